@@ -3,6 +3,7 @@
 import keras
 
 
+@keras.saving.register_keras_serializable("tfssl")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation, with statistics shared by all replicas."""
 
