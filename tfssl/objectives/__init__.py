@@ -1,0 +1,1 @@
+"""Training signals as pure functions: float32 tensors in, a scalar mean over the batch out."""

@@ -1,0 +1,29 @@
+"""The numerical habits every objective shares: float32, norms that differentiate at zero, masks."""
+
+import tensorflow as tf
+
+# Minus infinity in a log-sum-exp: its exponential is 0, but unlike -inf it leaves no NaN gradient.
+MASKED = -1e9
+
+
+def float32(x):
+    """`x` as a float32 tensor; 16-bit and 64-bit inputs would change what the formulas promise."""
+    return tf.cast(x, tf.float32)
+
+
+def normalise(x):
+    """Unit vectors along the last axis; a zero vector stays zero and its gradient is finite."""
+    return tf.math.l2_normalize(float32(x), axis=-1, epsilon=1e-12)
+
+
+def norm(x, axis=-1):
+    """Euclidean length along `axis`, exactly 0 with gradient 0 for a zero vector."""
+    squared = tf.reduce_sum(tf.square(float32(x)), axis=axis)
+    positive = squared > 0
+    # The inner `where` keeps the root's infinite slope at 0 out of the backward pass.
+    return tf.where(positive, tf.sqrt(tf.where(positive, squared, 1.0)), 0.0)
+
+
+def cosine(a, b):
+    """Cosine similarity along the last axis."""
+    return tf.reduce_sum(normalise(a) * normalise(b), axis=-1)

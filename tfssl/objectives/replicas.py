@@ -1,0 +1,49 @@
+"""What an objective needs to see the whole batch when each replica holds only a part of it.
+
+The scale that makes two replicas equal one: every replica returns the mean over its *own* anchors
+against everybody's keys (or, where the batch enters through statistics, the loss of the whole
+batch). `Method.compute_loss` divides by the number of replicas R and gradients are summed, so what
+is minimised is (1/R) sum_r loss_r. The gradient of `gather` sums over the replicas what each of
+them sends back, which is exactly the derivative of that sum with respect to the local part.
+"""
+
+import tensorflow as tf
+
+
+def _context():
+    """The replica context when there are several replicas, else None."""
+    if tf.distribute.in_cross_replica_context():
+        return None
+    context = tf.distribute.get_replica_context()
+    return context if context.num_replicas_in_sync > 1 else None
+
+
+def gather(x):
+    """Rows of all replicas, concatenated along axis 0 in replica order; `x` itself if there is one.
+
+    Differentiable. Outside a replica context (eager code, export) it is the identity.
+    """
+    context = _context()
+    return x if context is None else context.all_gather(x, axis=0)
+
+
+def offset(x):
+    """int32 scalar: where this replica's rows of `x` begin in `gather(x)`."""
+    context = _context()
+    if context is None:
+        return tf.constant(0, tf.int32)
+    sizes = context.all_gather(tf.shape(x)[:1], axis=0)
+    before = tf.range(tf.size(sizes)) < tf.cast(context.replica_id_in_sync_group, tf.int32)
+    return tf.reduce_sum(tf.where(before, sizes, 0))
+
+
+def average(x):
+    """Mean of `x` over the replicas, without gradient: for counts that a masked mean divides by."""
+    context = _context()
+    x = tf.stop_gradient(x)
+    return x if context is None else context.all_reduce(tf.distribute.ReduceOp.MEAN, x)
+
+
+def own_columns(x):
+    """Column of `gather(x)` that each local row is: int32 [B], for targets and self masks."""
+    return offset(x) + tf.range(tf.shape(x)[0])
