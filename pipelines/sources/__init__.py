@@ -1,5 +1,180 @@
-"""Where examples come from: `load` turns a spec into a dataset of example dicts."""
+"""Where examples come from: one front door, `load`, for everything that `--data` understands."""
+
+import difflib
+import os
+import pathlib
+
+import tensorflow as tf
+
+from tfssl.pipelines.errors import BadInput
+from tfssl.pipelines.sources import splits
+from tfssl.pipelines.sources.records import broken_report
+
+__all__ = ["broken_report", "load", "require"]
+
+CONTENT = ("image", "frames", "audio", "text")
+EMBEDDED = ("digits", "world")
+TABLES = (".csv", ".jsonl", ".txt")
 
 
-def load(spec, split=None, keys=None):
-    raise NotImplementedError
+def load(
+    spec,
+    split=None,
+    keys=None,
+    *,
+    max_broken=0.5,
+    short_side=128,
+    max_frames=300,
+    sample_rate=16000,
+    progress=None,
+):
+    """A source of examples as an ordered, finite, unbatched tf.data.Dataset of dicts.
+
+    Args:
+        spec: `digits`, `world`, `world:key=value,...`, `tfds:NAME[/CONFIG]`, a folder of images,
+            videos or sounds, a folder of shards, or a .csv, .jsonl or .txt file; each may end in
+            `@train`, `@test` or `@val`. A tf.data.Dataset is returned as it is.
+        split: `train`, `test` or `val`. Without a split anywhere it is `train`, so that nobody
+            trains on what `test` will hold. A source's own splits are used; otherwise examples
+            are cut 90/10 by the hash of their path.
+        keys: the keys that the caller needs; sources produce no other content than these.
+            None: all they have.
+        max_broken: the share of broken files from which a source is refused.
+        short_side: videos are scaled down to this short side, in pixels; never up.
+        max_frames: longer videos are cut to this number of frames, and their sound with them.
+        sample_rate: of the sound, in Hz; files are resampled to it and mixed to mono.
+        progress: called with (done, total) while files are looked at.
+
+    Returns:
+        A dataset of example dicts: `image` uint8 [H, W, 3]; `frames` uint8 [T, H, W, 3] with
+        `fps` float32 and `frame_times` float32 [T] in seconds; `audio` float32 [N] in [-1, 1]
+        with `sample_rate` int32, beginning with frame 0; `text` string; `label` int64; `index`
+        int64, the position in this split's order. It carries four attributes: `broken`
+        [(path, reason)] and `total` (of the whole source, see `broken_report`), `paths` (a name
+        an example, in order) and `class_names` ([] where there are no labels).
+
+    Raises:
+        BadInput: with one sentence that says what to do.
+    """
+    if isinstance(spec, tf.data.Dataset):
+        return spec
+    spec = os.fspath(spec)
+    name, split = parse(spec, split)
+    if name == "digits":
+        from tfssl.pipelines.sources import digits
+
+        dataset = digits.load(split)
+    elif name == "world" or name.startswith("world:"):
+        from tfssl.pipelines.sources import world
+
+        dataset = world.load(split, keys=keys, **knobs(name))
+    elif name.startswith("tfds:"):
+        from tfssl.pipelines.sources import tfds
+
+        dataset = tfds.load(name.removeprefix("tfds:"), split, keys)
+    else:
+        path = pathlib.Path(name).expanduser()
+        if not path.exists():
+            raise BadInput(missing(name))
+        options = {
+            "keys": tuple(keys or ()),
+            "max_broken": max_broken,
+            "short_side": short_side,
+            "max_frames": max_frames,
+            "sample_rate": sample_rate,
+            "progress": progress,
+        }
+        dataset = from_disk(path, split, options)
+    for attribute in ("broken", "paths", "class_names"):
+        if not hasattr(dataset, attribute):
+            setattr(dataset, attribute, [])
+    if not hasattr(dataset, "total"):
+        dataset.total = len(dataset.paths)
+    for key in keys or ():
+        require(dataset, key, spec)
+    return dataset
+
+
+def from_disk(path, split, options):
+    """A folder, a folder of shards, or a table of pairs."""
+    from tfssl.pipelines.sources import files
+
+    return files.load(path, split, **options)
+
+
+def parse(spec, split=None):
+    """`D@split` and a caller's split -> (D, split); `train` where neither says anything.
+
+    Raises:
+        BadInput: for an unknown split, or two that contradict each other.
+    """
+    if split is not None and split not in splits.SPLITS:
+        raise BadInput(f"there is no split {split!r}: use train, test or val.")
+    name, at, suffix = spec.rpartition("@")
+    if not at or os.path.exists(spec):
+        return spec, split or "train"
+    suffix = splits.SAME.get(suffix, suffix)
+    if suffix not in splits.SPLITS:
+        if "/" in suffix or os.sep in suffix:
+            return spec, split or "train"
+        near = difflib.get_close_matches(suffix, splits.SPLITS, 1)
+        hint = f"did you mean {name}@{near[0]}?" if near else "use @train, @test or @val."
+        raise BadInput(f"{spec}: there is no split {suffix!r}: {hint}")
+    if split is not None and split != suffix:
+        raise BadInput(
+            f"{spec} asks for the split {suffix!r} where {split!r} is needed: "
+            f"give {name} without a split."
+        )
+    return name, suffix
+
+
+def knobs(name):
+    """`world:key=value,...` -> {key: value}, values as int, float, bool or string."""
+    found = {}
+    for part in filter(None, name.partition(":")[2].split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.isidentifier():
+            raise BadInput(f"{name}: {part!r} is no knob; write world:key=value,key=value.")
+        found[key] = value_of(value)
+    return found
+
+
+def value_of(text):
+    """A knob's text as bool, int, float, or itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def missing(name):
+    """The message for a path that is not there, with the nearest name that is."""
+    path = pathlib.Path(name).expanduser()
+    around = list(EMBEDDED)
+    if path.parent.is_dir():
+        around += [str(path.parent / entry) for entry in os.listdir(path.parent)]
+    near = difflib.get_close_matches(str(path), around, 1) or difflib.get_close_matches(
+        name, EMBEDDED, 1
+    )
+    hint = f"did you mean {near[0][-200:]}? " if near else ""
+    return (
+        f"--data {name[-200:]}: there is no such file or folder; {hint}"
+        "Give a folder, a .csv or .jsonl file, digits, world or tfds:NAME."
+    )
+
+
+def require(dataset, key, what="this source"):
+    """Raise BadInput where a dataset's examples have no `key`, saying how to come by it."""
+    if key in dataset.element_spec:
+        return
+    has = ", ".join(sorted(dataset.element_spec))
+    if key == "label":
+        raise BadInput(
+            f"{what} has no labels, and they are needed here: put the files of each class into "
+            "a folder with the class's name, or name them in a csv's column `label`."
+        )
+    raise BadInput(f"{what} has no {key!r}, which is needed here; its examples hold {has}.")

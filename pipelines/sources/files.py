@@ -1,0 +1,49 @@
+"""Folders, shards and tables on disk: told apart, split, read and checked."""
+
+from tfssl.pipelines.errors import BadInput
+from tfssl.pipelines.sources import folders, records, splits
+
+
+def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, progress):
+    """One split of whatever lies at `path`; arguments as `sources.load`."""
+    if (path / "dataset_info.json").is_file():
+        from tfssl.pipelines.sources import shards
+
+        return shards.load(path, split, keys)
+    if path.is_dir():
+        rows, of_split, strays, class_names = folders.records(path)
+    elif path.suffix.lower() in (".csv", ".jsonl", ".txt"):
+        from tfssl.pipelines.sources import pairs
+
+        rows, of_split, strays, class_names = pairs.records(path)
+    else:
+        raise BadInput(
+            f"{path} is a single file; give a folder of images, videos or sounds, "
+            "or a .csv, .jsonl or .txt file."
+        )
+    wants = (keys, short_side, max_frames, sample_rate)
+    found = records.scan(rows, wants, progress)
+    broken = sorted([*found.broken, *strays])
+    total = len(rows) + len(strays)
+    records.refuse(broken, total, max_broken, path)
+    chosen = pick(found.records, rows, of_split, split, path)
+    result = records.dataset(found, chosen, wants, keys)
+    result.paths = [found.records[i].path for i in chosen]
+    result.broken, result.total, result.class_names = broken, total, class_names
+    return result
+
+
+def pick(good, rows, of_split, split, path):
+    """Positions in `good` (the readable of `rows`) that belong to `split`."""
+    if of_split is None:
+        inside = {rows[i].path for i in splits.cut([row.path for row in rows], split, path)}
+    else:
+        own = splits.choose(set(of_split), split, path)
+        inside = {row.path for row, its in zip(rows, of_split) if its == own}
+    chosen = [i for i, row in enumerate(good) if row.path in inside]
+    if not chosen:
+        raise BadInput(
+            f"{path} has no example in its split {split!r} ({len(good)} in all can be read): "
+            "add files, or give training and test data as train/ and test/ folders."
+        )
+    return chosen

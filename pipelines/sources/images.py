@@ -1,0 +1,109 @@
+"""Any image file that people have on their disks, as uint8 [H, W, 3]."""
+
+import io
+
+import numpy as np
+
+ENDINGS = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "webp", "tif", "tiff"),
+    *("ppm", "pgm", "pnm"),
+)
+# Pillow's own limit: 256 MiB of three-byte pixels. A small file can claim far more.
+MAX_PIXELS = 89_478_485
+ORIENTATION = 0x0112
+FULL_SCALE_16 = 65535
+
+
+class Unreadable(Exception):
+    """One file cannot be used; its text is the reason."""
+
+
+def opened(data):
+    """A Pillow image from bytes, its header read and its size checked, nothing decoded yet."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise Unreadable("empty file")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise Unreadable("not an image") from None
+    except Image.DecompressionBombError:
+        raise Unreadable(f"more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:
+        raise Unreadable(reason(error)) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise Unreadable(f"{image.width}x{image.height}: more than {MAX_PIXELS:,} pixels")
+    return image
+
+
+def plain(image):
+    """Whether TensorFlow's JPEG decoder would give the same picture: 8 bits, upright, no CMYK."""
+    return (
+        image.format == "JPEG"
+        and image.mode in ("L", "RGB")
+        and image.getexif().get(ORIENTATION, 1) == 1
+    )
+
+
+def decode(data):
+    """Bytes of an image file -> uint8 [H, W, 3].
+
+    EXIF rotation is applied, the first frame of an animation taken, 16 bits scaled to 8, grey
+    and CMYK turned to RGB, transparency laid on white.
+
+    Raises:
+        Unreadable: with the reason, also for images above MAX_PIXELS and truncated files.
+    """
+    return pixels(opened(data))
+
+
+def pixels(image):
+    """As `decode`, from an opened Pillow image."""
+    from PIL import Image, ImageOps
+
+    try:
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            kind = image.format
+            image = ImageOps.exif_transpose(image)
+            image.format = kind
+        if image.mode == "F" or image.mode.startswith("I"):
+            sixteen = image.mode.startswith("I;16") or image.format == "PNG"
+            image = Image.fromarray(eight_bits(np.asarray(image), sixteen))
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        return np.array(image)
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable(reason(error)) from None
+
+
+def eight_bits(values, sixteen):
+    """Grey values of 16 bits, 32 bits or floats [H, W] -> uint8 [H, W].
+
+    Where the file does not say that white is 65535, the brightest pixel tells the scale.
+    """
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise Unreadable("pixels are not finite")
+    top = values.max(initial=0)
+    if sixteen:
+        scale = 255.0 / FULL_SCALE_16
+    elif top <= 1:
+        scale = 255.0
+    elif top <= 255:
+        scale = 1.0
+    else:
+        scale = 255.0 / max(top, FULL_SCALE_16)
+    return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+
+
+def reason(error):
+    """One short line that tells why a file could not be read."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:120]
