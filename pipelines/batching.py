@@ -1,0 +1,240 @@
+"""From examples to batches: shuffled views to train on, plain batches to evaluate on."""
+
+import functools
+
+import tensorflow as tf
+
+from tfssl.pipelines.errors import BadInput
+
+# What a method may see of an example. Everything else is annotation.
+UNLABELLED = frozenset(
+    {
+        "image",
+        "image_right",
+        "frames",
+        "frames_right",
+        "fps",
+        "audio",
+        "sample_rate",
+        "text",
+        "text_de",
+        "text_es",
+        "index",
+    }
+)
+# The examples that a shuffle without random access may hold in memory.
+SHUFFLE_BYTES = 1 << 30
+SHUFFLE_MOST = 50_000
+
+
+def train(ds, views, batch_size, seed=0, start_step=0):
+    """Batches of views: one shuffled pass over the data, shuffled anew at each further pass.
+
+    `views(examples, seed)` sees whole batches where all examples have one shape, and batches of one
+    otherwise. Only unlabelled keys reach it, and those it names in `views.uses`. The batch at a
+    given step depends on `seed` and that step alone, so a run can be continued anywhere.
+
+    Args:
+        ds: finite dataset of example dicts.
+        views: function (batch of examples, int32 [2] seed) -> x or (x, y).
+        batch_size: examples a batch; what does not fill the last batch of a pass waits for the next
+            shuffle.
+        seed: int, for the order and for the views.
+        start_step: number of batches that have been trained on already.
+
+    Returns:
+        A `tf.data.Dataset` of one pass. `.endless(start_step)` on it gives the same batches without
+        an end, and `.steps` is the number of batches a pass.
+
+    Raises:
+        BadInput: if the data holds no full batch.
+    """
+    stream = functools.partial(_stream, ds, views, batch_size, seed)
+    steps = _steps(ds, batch_size)
+    done = tf.Variable(start_step, dtype=tf.int64, trainable=False, name="step")
+
+    def this_pass(_):
+        step = done.read_value()
+        done.assign((step // steps + 1) * steps)
+        return step
+
+    passes = tf.data.Dataset.from_tensors(0).map(this_pass)
+    batches = stream(passes, steps)
+    if start_step % steps == 0:
+        batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
+    batches = batches.prefetch(tf.data.AUTOTUNE)
+    batches.steps = steps
+    batches.endless = functools.partial(_endless, stream, steps)
+    return batches
+
+
+def evaluation(ds, batch_size, size=None):
+    """Batches in order, with their annotation, as encoders expect them.
+
+    Args:
+        ds: dataset of example dicts.
+        batch_size: examples a batch; the last one may be smaller.
+        size: side in pixels to which images and frames are resized; needed where they differ.
+
+    Returns:
+        Dataset of dicts: images and frames float32 in [0, 1], everything else as it was.
+    """
+
+    def ready(example):
+        example = dict(example)
+        for key in ("image", "image_right", "frames", "frames_right"):
+            if key in example:
+                pixels = tf.cast(example[key], tf.float32) / 255.0
+                if size is not None:
+                    pixels = tf.image.resize(pixels, [size, size], antialias=True)
+                example[key] = pixels
+        return example
+
+    ds = ds.map(ready, num_parallel_calls=tf.data.AUTOTUNE)
+    return ds.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def multitask(tasks):
+    """Joins datasets made by `train` into one: `x` and `y` are dicts keyed by task.
+
+    Args:
+        tasks: dict of name -> dataset of x or (x, y), all of one batch size.
+
+    Returns:
+        Dataset of (x, y), as long as the shortest; `.steps` and `.endless` as `train` has them. A
+        task without targets gets zeros [B].
+    """
+
+    def joined(datasets):
+        return tf.data.Dataset.zip(datasets).map(_by_task)
+
+    batches = joined(dict(tasks))
+    batches.steps = min(ds.steps for ds in tasks.values())
+    batches.endless = lambda start_step=0: joined(
+        {name: ds.endless(start_step) for name, ds in tasks.items()}
+    )
+    return batches
+
+
+def _by_task(batches):
+    x, y = {}, {}
+    for name, batch in batches.items():
+        if isinstance(batch, tuple):
+            x[name], y[name] = batch
+        else:
+            x[name] = batch
+            y[name] = tf.zeros(tf.shape(tf.nest.flatten(batch)[0])[:1])
+    return x, y
+
+
+def _endless(stream, steps, start_step=0):
+    """Reads no state, so any number of iterators start at the same place."""
+    first = tf.data.Dataset.from_tensors(tf.constant(start_step, tf.int64))
+    later = tf.data.Dataset.counter(start_step // steps + 1, dtype=tf.int64)
+    passes = first.concatenate(later.map(lambda p: p * steps))
+    return stream(passes, steps).prefetch(tf.data.AUTOTUNE)
+
+
+def _stream(ds, views, batch_size, seed, passes, steps):
+    """Views for every batch of every pass; `passes` are the steps at which the passes begin."""
+    ds = _unlabelled(ds, views)
+    one_by_one = not _is_uniform(ds)
+    size = 1 if one_by_one else batch_size
+    each = batch_size // size
+    shuffled = _by_position if hasattr(ds, "gather") else functools.partial(_by_buffer, _buffer(ds))
+
+    def one_pass(step):
+        epoch, first = step // steps, step % steps * each
+        order = _fold_in(seed, -1 - epoch)
+        batches = shuffled(ds, order, steps * batch_size, size).skip(first)
+        number = tf.data.Dataset.counter(step * each, dtype=tf.int64)
+        return tf.data.Dataset.zip(number, batches)
+
+    numbered = passes.flat_map(one_pass)
+
+    def viewed(number, batch):
+        return views(batch, _fold_in(seed, number))
+
+    options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    if hasattr(ds, "gather"):
+        batches = numbered.map(lambda number, at: viewed(number, ds.gather(at)), **options)
+    else:
+        batches = numbered.map(viewed, **options)
+    if one_by_one:
+        batches = batches.unbatch().batch(batch_size, drop_remainder=True)
+    return batches.with_options(_options())
+
+
+def _by_position(ds, order, most, size):
+    """One shuffled pass as batches of positions; nothing is read for what is skipped."""
+    positions = tf.random.experimental.stateless_shuffle(tf.range(ds.examples), order)
+    positions = tf.reshape(positions[:most], [-1, size])
+    return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(positions, [None, size]))
+
+
+def _by_buffer(buffer, ds, order, most, size):
+    """One shuffled pass as batches of examples, shuffled as far as `buffer` examples reach."""
+    order = tf.cast(order[1], tf.int64)  # fold_in moves the second half
+    shuffled = ds.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
+    return shuffled.take(most).batch(size, drop_remainder=True)
+
+
+def _unlabelled(ds, views):
+    """The dataset without annotation, save what `views.uses` names."""
+    views = getattr(views, "func", views)  # functools.partial
+    allowed = UNLABELLED.union(getattr(views, "uses", ()))
+    keys = [key for key in ds.element_spec if key in allowed]
+    missing = set(getattr(views, "uses", ())) - set(keys)
+    if missing:
+        raise BadInput(f"This method needs the annotation {sorted(missing)}; the data has {keys}.")
+    kept = ds.map(lambda example: {key: example[key] for key in keys})
+    if hasattr(ds, "gather"):
+
+        def gather(at):
+            batch = ds.gather(at)
+            return {key: batch[key] for key in keys}
+
+        kept.examples = ds.cardinality()
+        kept.gather = gather
+    return kept
+
+
+def _steps(ds, batch_size):
+    count = int(ds.cardinality())
+    if count == tf.data.INFINITE_CARDINALITY:
+        raise BadInput("The data never ends; train on a finite dataset, for instance ds.take(n).")
+    if count == tf.data.UNKNOWN_CARDINALITY:
+        count = int(ds.reduce(tf.constant(0, tf.int64), lambda total, _: total + 1))
+    if count < batch_size:
+        raise BadInput(
+            f"The data has {count} example{'s' * (count != 1)}, fewer than one batch of "
+            f"{batch_size}: choose a batch size of at most {count}."
+        )
+    return count // batch_size
+
+
+def _is_uniform(ds):
+    return all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(ds.element_spec))
+
+
+def _buffer(ds):
+    """How many examples to shuffle at a time without random access: all, if memory allows."""
+    example = next(iter(ds.take(1)), None)
+    if example is None:
+        return 1
+    size = sum(int(tf.size(v)) * (v.dtype.size or 64) for v in tf.nest.flatten(example)) or 1
+    return max(1, min(SHUFFLE_MOST, SHUFFLE_BYTES // size))
+
+
+def _fold_in(seed, number):
+    """The int32 [2] seed of one batch (or, with a negative number, of one shuffle)."""
+    number = tf.cast(number, tf.int64)
+    base = tf.constant([seed, 0x5EED], tf.int32)
+    return tf.random.experimental.stateless_fold_in(base, number)
+
+
+def _options():
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return options

@@ -1,0 +1,35 @@
+"""The networks that stand on an encoder while it trains, and are thrown away after."""
+
+import keras
+
+from tfssl.layers.normalisation import BatchNormalization
+
+
+def mlp(inputs, widths, normalise=True, normalise_last=False, name="projector"):
+    """A built multi-layer perceptron: Dense, batch norm, ReLU, ..., Dense.
+
+    Args:
+        inputs: width of what comes in.
+        widths: width of each Dense layer; the last one is linear.
+        normalise: batch norm after every hidden layer.
+        normalise_last: batch norm after the last layer, without scale and shift.
+        name: the model's name.
+
+    Returns:
+        `keras.Sequential`, [..., inputs] -> [..., widths[-1]].
+    """
+    layers = [keras.Input([inputs])]
+    for width in widths[:-1]:
+        layers.append(keras.layers.Dense(width, use_bias=not normalise))
+        if normalise:
+            layers.append(BatchNormalization(synchronized=True))
+        layers.append(keras.layers.ReLU())
+    layers.append(keras.layers.Dense(widths[-1], use_bias=not normalise_last))
+    if normalise_last:
+        layers.append(BatchNormalization(synchronized=True, center=False, scale=False))
+    return keras.Sequential(layers, name=name)
+
+
+def linear(inputs, outputs, name="classifier"):
+    """A built linear layer [..., inputs] -> [..., outputs], as most pretext classifiers are."""
+    return mlp(inputs, [outputs], name=name)

@@ -1,0 +1,56 @@
+"""A teacher: a copy of a network that follows it by exponential moving average."""
+
+import keras
+import tensorflow as tf
+
+
+class Momentum(keras.layers.Layer):
+    """A slowly moving copy of built models; no gradient reaches it.
+
+    The copy's batch norms run as the caller says (`training=`) and keep their own moving
+    statistics; only weights that the original trains are averaged, as in BYOL and MoCo.
+
+    Args:
+        *models: built `keras.Model`s, applied one after the other.
+    """
+
+    def __init__(self, *models, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.copies = [_copy(model) for model in models]
+        # Python lists of the originals would make them sublayers of this one.
+        self._pairs = tuple(
+            (theirs, ours)
+            for model, copy in zip(models, self.copies)
+            for theirs, ours in zip(model.weights, copy.weights)
+            if theirs.trainable
+        )
+        for copy in self.copies:
+            for weight in copy.weights:
+                weight.trainable = False
+        self.built = True
+
+    def call(self, x, training=False):
+        for copy in self.copies:
+            x = copy(x, training=training)
+        return tf.stop_gradient(x)
+
+    def follow(self, momentum):
+        """Every averaged weight: ours <- momentum ours + (1 - momentum) theirs."""
+        for theirs, ours in self._pairs:
+            momentum = tf.cast(momentum, ours.dtype)
+            ours.assign(momentum * ours + (1 - momentum) * tf.convert_to_tensor(theirs))
+
+
+def cosine_momentum(base, step, steps):
+    """BYOL's schedule: 1 - (1 - base) (cos(pi step / steps) + 1) / 2, from `base` to 1.
+
+    Grill et al., Bootstrap Your Own Latent, NeurIPS 2020, section 3.2.
+    """
+    share = tf.minimum(tf.cast(step, tf.float32) / float(steps), 1.0)
+    return 1.0 - (1.0 - base) * (tf.cos(share * 3.14159265) + 1.0) / 2.0
+
+
+def _copy(model):
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -1,0 +1,35 @@
+"""Cluster centres on the unit sphere, learnt by gradient."""
+
+import keras
+import tensorflow as tf
+
+
+class Prototypes(keras.layers.Layer):
+    """Scores of unit embeddings against unit prototypes: z C^T, without a bias.
+
+    Args:
+        count: number of prototypes, K.
+        width: dimension of the embeddings, D.
+    """
+
+    def __init__(self, count, width, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.prototypes = self.add_weight(
+            name="prototypes",
+            shape=[count, width],
+            dtype="float32",
+            initializer=keras.initializers.VarianceScaling(mode="fan_out"),
+            autocast=False,
+        )
+        self.normalise()
+        self.built = True
+
+    def call(self, z):
+        """Embeddings [..., D] of any length -> cosine scores [..., K], float32."""
+        z = tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1)
+        return tf.einsum("...d,kd->...k", z, tf.convert_to_tensor(self.prototypes))
+
+    def normalise(self):
+        """Brings every prototype back to unit length; call it after each step."""
+        rows = tf.convert_to_tensor(self.prototypes)
+        self.prototypes.assign(tf.math.l2_normalize(rows, axis=1))

@@ -1,0 +1,203 @@
+"""What a method is to Keras: an encoder, an objective, and what follows a step."""
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+
+class Method(keras.Model):
+    """A self-supervised method: `call` makes outputs of views, `objective` a number of outputs.
+
+    Everything that has weights is built in the constructor, so that a run can be restored before its
+    first step. `fit` is Keras' own: this class only divides the loss by the number of replicas
+    (Keras does that for its own losses alone), keeps the objective in float32, and calls
+    `after_step` once the weights have moved.
+
+    Args:
+        encoder: the `keras.Model` that will be published: a batch of inputs -> features [B, D].
+    """
+
+    def __init__(self, encoder, **kwargs):
+        # The layers cast for themselves; targets inside `x` keep the precision they came with.
+        super().__init__(autocast=False, **kwargs)
+        self.encoder = encoder
+        self.step_outputs = None
+        self.built = True
+
+    def call(self, x, training=False):
+        raise NotImplementedError
+
+    def objective(self, x, y, outputs):
+        """The loss: a scalar, the mean over the local batch; `outputs` arrive as float32."""
+        raise NotImplementedError
+
+    def after_step(self):
+        """Moves what no gradient moves (teachers, queues, centres); `step_outputs` are at hand."""
+
+    @property
+    def published(self):
+        """What is exported, by name; the first is the encoder that evaluation asks for."""
+        return {"encoder": self.encoder}
+
+    def compile(self, optimizer="rmsprop", jit_compile="auto", **kwargs):
+        """Keras' `compile`; "auto" means XLA on accelerators only: on a CPU it halves the speed."""
+        if jit_compile == "auto":
+            jit_compile = bool(tf.config.list_physical_devices("GPU"))
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        outputs = keras.tree.map_structure(_float32, y_pred)
+        self.step_outputs = outputs
+        loss = self.objective(x, y, outputs)
+        if self.losses:
+            loss += tf.add_n([_float32(penalty) for penalty in self.losses])
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def train_step(self, data):
+        logs = super().train_step(data)
+        self.after_step()
+        self.step_outputs = None
+        return _reducible(logs)
+
+    def test_step(self, data):
+        logs = super().test_step(data)
+        self.step_outputs = None
+        return _reducible(logs)
+
+
+class Adversarial(Method):
+    """Two players with an optimiser each: the encoder's side, and a critic against it.
+
+    A subclass sets `self.critic` (a built layer) and defines `critique`, the critic's loss, beside
+    `objective`, the other side's. Both are taken of one forward pass and both sides move at once;
+    several critic steps or penalties override `train_step`, with `descend` at hand.
+    """
+
+    def critique(self, x, y, outputs):
+        """The critic's loss: a scalar, the mean over the local batch."""
+        raise NotImplementedError
+
+    def compile(self, optimizer="adam", critic_optimizer="adam", **kwargs):
+        """Keras' `compile` with a second optimiser, for the critic's weights alone."""
+        super().compile(optimizer=optimizer, **kwargs)
+        critic_optimizer = keras.optimizers.get(critic_optimizer)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            critic_optimizer = keras.optimizers.LossScaleOptimizer(critic_optimizer)
+        self.critic_optimizer = critic_optimizer
+        self.critic_loss = keras.metrics.Mean(name="critic_loss")
+        self.build_optimizers()
+
+    @property
+    def player_variables(self):
+        """The trainable variables that are not the critic's."""
+        theirs = {id(v) for v in self.critic.trainable_variables}
+        return [v for v in self.trainable_variables if id(v) not in theirs]
+
+    def build_optimizers(self):
+        """Makes the slots of both optimisers; inside `fit` it would be too late under a strategy."""
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.player_variables)
+            self.critic_optimizer.build(self.critic.trainable_variables)
+
+    def train_step(self, data):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape(persistent=True) as tape:
+            outputs = self(x, training=True)
+            loss = self.compute_loss(x, y, outputs)
+            critic_loss = self.compute_critic_loss(x, y)
+            scaled = self.optimizer.scale_loss(loss)
+            scaled_critic = self.critic_optimizer.scale_loss(critic_loss)
+        self.descend(tape, scaled, self.player_variables, self.optimizer)
+        self.descend(tape, scaled_critic, self.critic.trainable_variables, self.critic_optimizer)
+        self.record(x, loss, critic_loss)
+        self.after_step()
+        self.step_outputs = None
+        return _reducible(self.get_metrics_result())
+
+    def compute_critic_loss(self, x, y):
+        """`critique` of this step's outputs, divided by the number of replicas."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return self.critique(x, y, self.step_outputs) / replicas
+
+    def descend(self, tape, loss, variables, optimizer):
+        """One step of `optimizer` on `variables`, down the (scaled) loss that `tape` saw."""
+        optimizer.apply(tape.gradient(loss, variables), variables)
+
+    def record(self, x, loss, critic_loss):
+        """Notes both losses of a step, undivided, weighted by the number of examples."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        examples = tf.shape(keras.tree.flatten(x)[0])[0]
+        self._loss_tracker.update_state(loss * replicas, sample_weight=examples)
+        self.critic_loss.update_state(critic_loss * replicas, sample_weight=examples)
+
+
+class MultiTask(Method):
+    """Several methods on one encoder: `x` and `y` are dicts keyed by task, the loss a weighted sum.
+
+    Args:
+        tasks: dict of name -> `Method`, all holding the same encoder.
+        weights: dict of name -> float; a task that it does not name weighs 1.
+    """
+
+    def __init__(self, tasks, weights=None, **kwargs):
+        tasks = dict(tasks)
+        super().__init__(next(iter(tasks.values())).encoder, **kwargs)
+        if any(task.encoder is not self.encoder for task in tasks.values()):
+            raise ValueError("All tasks of a MultiTask must hold the same encoder object.")
+        self.tasks = tasks
+        self.task_weights = {name: float((weights or {}).get(name, 1.0)) for name in tasks}
+        self.task_losses = {name: keras.metrics.Mean(name=f"{name}_loss") for name in tasks}
+
+    def call(self, x, training=False):
+        return {name: task(x[name], training=training) for name, task in self.tasks.items()}
+
+    def objective(self, x, y, outputs):
+        total = 0.0
+        for name, task in self.tasks.items():
+            task.step_outputs = outputs[name]
+            loss = task.objective(x[name], y[name] if y else None, outputs[name])
+            self.task_losses[name].update_state(loss)
+            total += self.task_weights[name] * loss
+        return total
+
+    def after_step(self):
+        for task in self.tasks.values():
+            task.after_step()
+            task.step_outputs = None
+
+    @property
+    def metrics(self):
+        """Keras leaves out the metrics of nested models; ours are listed again."""
+        own = list(super().metrics)
+        seen = {id(metric) for metric in own}
+        nested = [m for task in self.tasks.values() for m in task._metrics if id(m) not in seen]
+        return own + nested
+
+
+class Run(NamedTuple):
+    """A method ready to train: `run.fit()` is `model.fit(dataset, epochs=..., callbacks=...)`."""
+
+    model: keras.Model
+    dataset: tf.data.Dataset
+    epochs: int = 1
+    callbacks: Any = ()
+
+    def fit(self, callbacks=(), **kwargs):
+        """Keras' `fit`; what is given here is added to, or stands before, the run's own."""
+        kwargs = {"epochs": self.epochs, **kwargs}
+        return self.model.fit(self.dataset, callbacks=[*self.callbacks, *callbacks], **kwargs)
+
+
+def _float32(tensor):
+    if tf.as_dtype(tensor.dtype).is_floating:
+        return tf.cast(tensor, tf.float32)
+    return tensor
+
+
+def _reducible(logs):
+    """Several workers' logs are joined along axis 0, which scalars do not have."""
+    strategy = tf.distribute.get_strategy()
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
+    return logs

@@ -1,0 +1,96 @@
+"""The optimiser and the schedule that large-batch self-supervision asks for."""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("tfssl")
+class LARS(keras.optimizers.Optimizer):
+    """Layer-wise adaptive rate scaling: every layer's step in proportion to its weights' norm.
+
+    For weights w with gradient g: g <- g + weight_decay w; g <- g eta |w| / |g| (where both norms
+    are positive); v <- momentum v + learning_rate g; w <- w - v. Biases and the scales of
+    normalisation (all weights of fewer than two dimensions) get neither decay nor adaptation, as in
+    SimCLR and BYOL.
+
+    You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017, algorithm 1; the
+    form with the learning rate inside the momentum is SimCLR's.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        momentum=0.9,
+        weight_decay=0.0,
+        eta=0.001,
+        nesterov=False,
+        name="lars",
+        **kwargs,
+    ):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.decay = weight_decay  # `weight_decay` is Keras' own, decoupled decay
+        self.eta = eta
+        self.nesterov = nesterov
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._velocities = [
+            self.add_variable_from_reference(variable, name="velocity") for variable in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        velocity = self._velocities[self._get_variable_index(variable)]
+        if len(variable.shape) > 1:
+            gradient = gradient + self.decay * variable
+            weight_norm, gradient_norm = ops.norm(variable), ops.norm(gradient)
+            ratio = self.eta * weight_norm / ops.maximum(gradient_norm, 1e-30)
+            usable = ops.logical_and(weight_norm > 0, gradient_norm > 0)
+            gradient = gradient * ops.where(usable, ratio, 1.0)
+        step = self.momentum * velocity + learning_rate * gradient
+        self.assign(velocity, step)
+        if self.nesterov:
+            step = self.momentum * step + learning_rate * gradient
+        self.assign_sub(variable, step)
+
+    def get_config(self):
+        return super().get_config() | {
+            "momentum": self.momentum,
+            "weight_decay": self.decay,
+            "eta": self.eta,
+            "nesterov": self.nesterov,
+        }
+
+
+@keras.saving.register_keras_serializable("tfssl")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0 to `peak`, then half a cosine down to `end`.
+
+    Loshchilov, Hutter, SGDR, ICLR 2017, eq. 5, without restarts; warm-up as in Goyal et al. 2017.
+
+    Args:
+        peak: highest learning rate.
+        steps: steps in all, warm-up included.
+        warmup: steps of warm-up.
+        end: learning rate at the last step and after it.
+    """
+
+    def __init__(self, peak, steps, warmup=0, end=0.0):
+        self.peak, self.steps, self.warmup, self.end = peak, steps, warmup, end
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        share = (step - self.warmup) / max(1.0, float(self.steps - self.warmup))
+        cosine = 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0)))
+        rising = self.peak * step / max(1.0, float(self.warmup))
+        return tf.where(step < self.warmup, rising, self.end + (self.peak - self.end) * cosine)
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup, "end": self.end}
