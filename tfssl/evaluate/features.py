@@ -1,0 +1,512 @@
+"""Turns any encoder and any data set into arrays: features, labels, positions."""
+
+import inspect
+import weakref
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfssl.errors import BadInput
+
+# What an unbatched example's input looks like; the order is the order of preference.
+RANKS = {"image": 3, "frames": 4, "audio": 1, "text": 0}
+
+_compiled = weakref.WeakKeyDictionary()
+
+
+class Features(NamedTuple):
+    """What `extract` gives; every array has one row per example, in the data set's order."""
+
+    features: np.ndarray  # [N, D] float32
+    labels: np.ndarray | None  # [N], integers or strings as they came
+    index: np.ndarray | None  # [N] int64
+    columns: dict  # whatever else was asked for with `keep`
+
+
+def extract(encoder, examples, batch_size=256, key="", size=0, label="label", keep=()):
+    """Features of every example, computed in inference mode.
+
+    Args:
+        encoder: anything callable on a batch: a Keras model or layer, what `tf.saved_model.load`,
+            `hub.load` or `tfssl.load` returned, a `tf.function`, a plain function. Outputs with
+            axes between batch and channels ([B, H, W, C], [B, N, C]) are averaged over them.
+        examples: a `tf.data.Dataset` of example dicts or of (input, label), batched or not; a
+            tuple (inputs, labels) of arrays (a list of inputs may hold several sizes); an array of
+            inputs; a dict of arrays. uint8 becomes float32 in [0, 1]; floats are taken as they are.
+        batch_size: for data sets that are not batched yet.
+        key: which key of an example the encoder reads; "" chooses by the encoder's input shape.
+        size: side in pixels to which pictures are brought (shorter side resized, centre cropped).
+            0: as they are, or as the encoder's fixed input shape demands.
+        label: the annotation key that holds the class.
+        keep: further keys to carry along, into `columns`.
+
+    Returns:
+        `Features`.
+
+    Raises:
+        BadInput: no examples, no fitting input, or features that are not finite numbers.
+    """
+    results, columns = _run(
+        inference(encoder), encoder, examples, batch_size, key, size, label, keep
+    )
+    features = results["features"]
+    return Features(features, columns.pop("label", None), columns.pop("index", None), columns)
+
+
+def labelled(encoder, train, test, **settings):
+    """Features of both sets and their labels as class numbers: `Split` twice and the classes.
+
+    Returns:
+        (train features [N, D], train classes int [N], test features [M, D], test classes int [M],
+        names): class numbers index `names`, which lists the training set's classes first, sorted,
+        then those that only the test set has.
+
+    Raises:
+        BadInput: a set without labels, or a training set with a single class.
+    """
+    gallery = extract(encoder, train, **settings)
+    queries = extract(encoder, test, **settings)
+    train_classes, test_classes, names = number(gallery.labels, queries.labels)
+    return gallery.features, train_classes, queries.features, test_classes, names
+
+
+def number(train_labels, test_labels):
+    """Labels of any kind -> (int [N], int [M], names); the training set's classes come first."""
+    for labels, what in ((train_labels, "training"), (test_labels, "test")):
+        if labels is None:
+            raise BadInput(
+                f"the {what} set has no labels, and this protocol needs them: give a folder with "
+                "one sub-folder per class, or a data set whose examples have the key 'label'"
+            )
+    train_labels, test_labels = _flat(train_labels), _flat(test_labels)
+    known = np.unique(train_labels)
+    if len(known) < 2:
+        raise BadInput(
+            f"all training examples have the same label ({known[0]!s}): a probe needs at least "
+            "two classes; check the split, or that the data set is really labelled"
+        )
+    names = np.concatenate([known, np.setdiff1d(test_labels, known)])
+    lookup = {name: number for number, name in enumerate(names.tolist())}
+    return (
+        np.array([lookup[name] for name in train_labels.tolist()], np.int64),
+        np.array([lookup[name] for name in test_labels.tolist()], np.int64),
+        names,
+    )
+
+
+def inference(encoder):
+    """The encoder as a function batch -> {"features": [B, D] float32}, never in training mode.
+
+    Keras models are compiled once and the compiled function is kept as long as the model lives, so
+    a probe after every epoch traces nothing again.
+    """
+    if isinstance(encoder, keras.layers.Layer):
+        if encoder not in _compiled:
+            # A strong reference in the closure would keep the model alive for ever.
+            reference = weakref.ref(encoder)
+            mode = {"training": False} if _takes_training(encoder.call) else {}
+            _compiled[encoder] = tf.function(
+                lambda x: {"features": _vectors(reference()(x, **mode))},
+                reduce_retracing=True,
+                autograph=False,
+            )
+        return _compiled[encoder]
+    call = _loaded(encoder)
+    return lambda x: {"features": _vectors(call(x))}
+
+
+def _loaded(encoder):
+    """A SavedModel's or a plain function's way of being called in inference mode."""
+    if inspect.isfunction(encoder) or inspect.ismethod(encoder):
+        return _with_mode(encoder, _takes_training(encoder))
+    if callable(encoder):
+        return _first_that_works(encoder)
+    if hasattr(encoder, "serve"):
+        return encoder.serve
+    signatures = getattr(encoder, "signatures", {})
+    if "serving_default" in signatures:
+        call = signatures["serving_default"]
+        names = list(call.structured_input_signature[1])
+
+        def serving(x):
+            return call(**(x if isinstance(x, dict) else {names[0]: x}))
+
+        return serving
+    raise BadInput(
+        f"an encoder is anything that can be called on a batch; {type(encoder).__name__} cannot: "
+        "give a Keras model, a loaded SavedModel or a function"
+    )
+
+
+def _takes_training(function):
+    try:
+        return "training" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _with_mode(function, takes_training):
+    if takes_training:
+        return lambda x: function(x, training=False)
+    return function
+
+
+def _first_that_works(encoder):
+    """A restored function tells its arguments only by refusing them: try with the mode first."""
+    working = []
+
+    def call(x):
+        if working:
+            return working[0](x)
+        try:
+            result = encoder(x, training=False)
+        except (TypeError, ValueError) as refusal:
+            try:
+                result = encoder(x)
+            except (TypeError, ValueError):
+                raise refusal from None
+            working.append(encoder)
+            return result
+        working.append(lambda x: encoder(x, training=False))
+        return result
+
+    return call
+
+
+def _vectors(output):
+    """Whatever an encoder returns -> [B, D] float32."""
+    if isinstance(output, dict):
+        known = [name for name in ("features", "default", "pooled_output") if name in output]
+        output = output[known[0] if known else next(iter(output))]
+    elif isinstance(output, (list, tuple)):
+        output = output[0]
+    output = tf.cast(tf.convert_to_tensor(output), tf.float32)
+    rank = output.shape.rank
+    if rank is not None and rank < 2:
+        raise BadInput(
+            f"an encoder gives features [batch, dimensions]; this one gave the shape {output.shape}"
+        )
+    if rank is not None and rank > 2:
+        output = tf.reduce_mean(output, axis=list(range(1, rank - 1)))
+    return output
+
+
+def input_specs(encoder):
+    """{name: (shape, dtype)} of what an encoder declares to take; {} where it declares nothing."""
+    if isinstance(encoder, keras.Model) and getattr(encoder, "inputs", None):
+        return {x.name: (tuple(x.shape), tf.as_dtype(x.dtype)) for x in encoder.inputs}
+    signatures = getattr(encoder, "signatures", None) or {}
+    if "serving_default" in signatures:
+        specs = signatures["serving_default"].structured_input_signature[1]
+        if all(spec.shape.rank is not None for spec in specs.values()):
+            return {name: (tuple(spec.shape), spec.dtype) for name, spec in specs.items()}
+    return {}
+
+
+def _run(function, encoder, examples, batch_size, key, size, label, keep):
+    """Runs `function` (batch -> dict of [B, ...]) over all examples, in order."""
+    outputs, positions, columns = [], [], {}
+    for x, extra, where in batches(encoder, examples, batch_size, key, size, label, keep):
+        outputs.append({name: np.asarray(value) for name, value in function(x).items()})
+        positions.append(where)
+        for name, value in extra.items():
+            columns.setdefault(name, []).append(value)
+    if not outputs:
+        raise BadInput("the data set is empty: there is nothing to evaluate on")
+    positions = np.concatenate(positions)
+    order = np.argsort(positions, kind="stable")
+    sorted_already = np.array_equal(order, np.arange(len(order)))
+    arrange = (lambda a: a) if sorted_already else (lambda a: a[order])
+    results = {}
+    for name in list(outputs[0]):
+        results[name] = arrange(np.concatenate([output.pop(name) for output in outputs]))
+        _check_finite(results[name])
+    return results, {name: arrange(np.concatenate(parts)) for name, parts in columns.items()}
+
+
+def _check_finite(features):
+    if np.isfinite(features).all():
+        return
+    broken = ~np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    raise BadInput(
+        f"the encoder gave NaN or infinite features for {broken.sum()} of {len(features)} "
+        f"examples (the first is number {int(np.argmax(broken))}): its weights have diverged "
+        "(train again with a lower learning rate) or that input holds no finite numbers"
+    )
+
+
+def batches(encoder, examples, batch_size=256, key="", size=0, label="label", keep=()):
+    """Yields (input batch as the encoder takes it, {column: array}, positions int [B])."""
+    data, batched, ragged = dataset(encoder, examples, key, size, label, keep)
+    if batched or not ragged:
+        start = 0
+        for x, extra in data if batched else data.batch(batch_size):
+            count = len(extra["_row"]) if "_row" in extra else _length(x)
+            extra = {name: _column(value) for name, value in extra.items()}
+            yield _scaled(x), extra, np.arange(start, start + count)
+            start += count
+        return
+    yield from _by_shape(data, batch_size)
+
+
+def _by_shape(data, batch_size):
+    """Pictures or sounds of several sizes: batches of one size each, with bounded waiting."""
+    waiting, pending = {}, 0
+
+    def flush(shape):
+        rows = waiting.pop(shape)
+        x = tf.nest.map_structure(lambda *parts: tf.stack(parts), *[row[0] for row in rows])
+        extra = {name: np.stack([row[1][name] for row in rows]) for name in rows[0][1]}
+        return _scaled(x), extra, np.array([row[2] for row in rows])
+
+    for position, (x, extra) in enumerate(data):
+        shape = tuple(tuple(part.shape) for part in tf.nest.flatten(x))
+        extra = {name: _column(value) for name, value in extra.items()}
+        waiting.setdefault(shape, []).append((x, extra, position))
+        pending += 1
+        fullest = max(waiting, key=lambda shape: len(waiting[shape]))
+        # A folder in which every picture has its own size must not be held in memory whole.
+        if len(waiting[fullest]) == batch_size or pending >= 4 * batch_size:
+            pending -= len(waiting[fullest])
+            yield flush(fullest)
+    for shape in list(waiting):
+        yield flush(shape)
+
+
+def dataset(encoder, examples, key="", size=0, label="label", keep=()):
+    """Any form of examples -> (Dataset of (input, {column: value}), batched?, several sizes?)."""
+    data = _as_dataset(examples, label)
+    spec = data.element_spec
+    names = _names(encoder, spec, key)
+    batched = _is_batched(data, encoder, names[0], label)
+    targets = {name: _target(encoder, spec, name, size, batched) for name in names}
+    kept = [name for name in dict.fromkeys(("label", "index", *keep)) if name in spec]
+    if label != "label" and label in spec:
+        kept = [name for name in kept if name != "label"]
+
+    def select(example):
+        inputs = {name: _shaped(example[name], name, **targets[name]) for name in names}
+        extra = {name: example[name] for name in kept}
+        if label != "label" and label in spec:
+            extra["label"] = example[label]
+        return (inputs if len(names) > 1 else inputs[names[0]]), extra
+
+    select = tf.autograph.experimental.do_not_convert(select)
+    data = data.map(select, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    shapes = [part.shape for part in tf.nest.flatten(data.element_spec[0])]
+    ragged = any(not shape.is_fully_defined() for shape in shapes)
+    return data, batched, ragged
+
+
+def _as_dataset(examples, label):
+    if isinstance(examples, tf.data.Dataset):
+        if isinstance(examples.element_spec, dict):
+            return examples
+        if isinstance(examples.element_spec, tuple) and len(examples.element_spec) == 2:
+            return examples.map(lambda x, y: _merged(x, y, label))
+        return examples.map(lambda x: {"inputs": x})
+    if isinstance(examples, dict):
+        return tf.data.Dataset.from_tensor_slices(examples)
+    if isinstance(examples, tuple) and len(examples) == 2:
+        inputs, labels = examples
+        if len(inputs) != len(labels):
+            raise BadInput(
+                f"{len(inputs)} inputs but {len(labels)} labels: give one label per input"
+            )
+        columns = {label: _flat(labels)}
+    else:
+        inputs, columns = examples, {}
+    if len(inputs) == 0:
+        raise BadInput("the data set is empty: there is nothing to evaluate on")
+    objects = getattr(inputs, "dtype", None) == np.dtype(object)
+    if isinstance(inputs, list) or (objects and not isinstance(inputs[0], (str, bytes))):
+        first = np.asarray(inputs[0])
+        if any(np.shape(x) != first.shape for x in inputs):
+            return _several_sizes(inputs, first, columns)
+        inputs = np.stack([np.asarray(x) for x in inputs])
+    return tf.data.Dataset.from_tensor_slices({"inputs": inputs, **columns})
+
+
+def _several_sizes(inputs, first, columns):
+    spec = tf.TensorSpec([None] * first.ndim, tf.as_dtype(first.dtype))
+    rows = tf.data.Dataset.from_generator(lambda: iter(inputs), output_signature=spec)
+    columns = tf.data.Dataset.from_tensor_slices({"_row": np.arange(len(inputs)), **columns})
+
+    def join(x, column):
+        column = {name: value for name, value in column.items() if name != "_row"}
+        return {"inputs": x, **column}
+
+    return tf.data.Dataset.zip(rows, columns).map(join)
+
+
+def _merged(x, y, label):
+    return {**(x if isinstance(x, dict) else {"inputs": x}), label: y}
+
+
+def _names(encoder, spec, key):
+    """Which keys of an example the encoder reads."""
+    if key:
+        if key not in spec:
+            raise BadInput(f"the examples have no key {key!r}; they have: {', '.join(spec)}")
+        return [key]
+    if "inputs" in spec:
+        return ["inputs"]
+    declared = input_specs(encoder)
+    if len(declared) > 1 and all(name in spec for name in declared):
+        return list(declared)
+    present = [name for name in RANKS if name in spec]
+    if declared:
+        shape, dtype = next(iter(declared.values()))
+        wanted = next(
+            (
+                name
+                for name, rank in RANKS.items()
+                if rank + 1 == len(shape) and (name == "text") == (dtype == tf.string)
+            ),
+            "",
+        )
+        if wanted in present:
+            return [wanted]
+        if wanted:
+            raise BadInput(
+                f"the encoder takes {wanted} (input shape {shape}), but the examples have only: "
+                f"{', '.join(spec)}; give data with {wanted}, or the key to read"
+            )
+    if not present:
+        raise BadInput(
+            f"the examples hold nothing that an encoder reads ({', '.join(RANKS)}), only: "
+            f"{', '.join(spec)}; name the key to read"
+        )
+    return present[:1]
+
+
+def _is_batched(data, encoder, name, label):
+    spec = data.element_spec
+
+    def rank(key):
+        if key not in spec:
+            return None
+        found = spec[key].shape.rank
+        if found is None:
+            found = np.ndim(next(iter(data))[key])
+        return found
+
+    if rank("index") is not None:
+        return rank("index") == 1
+    if name in RANKS:
+        return rank(name) == RANKS[name] + 1
+    declared = input_specs(encoder)
+    if declared:
+        return rank(name) == len(next(iter(declared.values()))[0])
+    if rank(label) is not None:
+        return rank(label) > 0
+    # Arrays are sliced above; a data set of bare tensors with a free first axis is a batched one.
+    shape = spec[name].shape
+    return shape.rank is None or (shape.rank > 0 and shape[0] is None)
+
+
+def _target(encoder, spec, name, size, batched):
+    """What must be done to an input of this name so that the encoder takes it."""
+    shape = spec[name].shape
+    nothing = dict(height=0, width=0, channels=0, frames=0)
+    is_text = spec[name].dtype == tf.string
+    rank = None if shape.rank is None else shape.rank + (0 if batched else 1)
+    if is_text or rank not in (4, 5):
+        return nothing
+    declared = input_specs(encoder)
+    wanted = declared.get(name, next(iter(declared.values()))) if declared else None
+    wanted = wanted[0] if wanted and len(wanted[0]) == rank else (None,) * rank
+    height, width = (size, size) if size else (wanted[-3] or 0, wanted[-2] or 0)
+    if tuple(shape[-3:-1]) == (height, width):
+        height = width = 0
+    frames = wanted[1] if rank == 5 and wanted[1] else 0
+    channels = 3 if wanted[-1] == 3 and shape[-1] == 1 else 0
+    return dict(height=height, width=width, channels=channels, frames=frames)
+
+
+def _shaped(x, name, height, width, channels, frames):
+    if isinstance(x, tf.RaggedTensor) and height and width:
+        x = tf.map_fn(
+            lambda row: centred(row.to_tensor(), height, width),
+            x,
+            fn_output_signature=tf.TensorSpec([height, width, x.shape[-1]], tf.float32),
+        )
+        height = width = 0
+    elif isinstance(x, tf.RaggedTensor):
+        raise BadInput(
+            f"{name!r} is ragged: state size= so that all are brought to one size, or give an "
+            "unbatched data set"
+        )
+    if frames:
+        start = (tf.shape(x)[-4] - frames) // 2
+        x = tf.ensure_shape(
+            x[..., start : start + frames, :, :, :], [*x.shape[:-4], frames, *x.shape[-3:]]
+        )
+    if channels:
+        x = tf.image.grayscale_to_rgb(x)
+    if height and width:
+        x = centred(x, height, width)
+    return x
+
+
+def centred(images, height, width):
+    """Images [..., H, W, C] -> float32 [..., height, width, C]: resized to cover, centre cropped.
+
+    uint8 becomes [0, 1]. Antialiased bilinear, as a crop of a photograph is resized in training.
+    """
+    images = _scaled(images)
+    leading = tf.shape(images)[:-3]
+    static = images.shape
+    flat = tf.reshape(images, tf.concat([[-1], tf.shape(images)[-3:]], 0))
+    size = tf.shape(images)[-3:-1]
+    target = tf.constant([height, width], tf.float32)
+    scale = tf.reduce_max(target / tf.cast(size, tf.float32))
+    covering = tf.cast(tf.math.round(tf.cast(size, tf.float32) * scale), tf.int32)
+    covering = tf.maximum(covering, [height, width])
+    flat = tf.image.resize(flat, covering, antialias=True)
+    top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
+    flat = flat[:, top : top + height, left : left + width]
+    result = tf.reshape(flat, tf.concat([leading, [height, width, tf.shape(images)[-1]]], 0))
+    result = tf.ensure_shape(result, [*static[:-3], height, width, static[-1]])
+    return tf.clip_by_value(result, 0.0, 1.0)
+
+
+def _scaled(x: Any):
+    """uint8 (and uint16) -> float32 in [0, 1]; everything else stays."""
+    if isinstance(x, dict):
+        return {name: _scaled(value) for name, value in x.items()}
+    if x.dtype in (tf.uint8, tf.uint16):
+        return tf.cast(x, tf.float32) / float(x.dtype.max)
+    if x.dtype in (tf.float64, tf.float16, tf.bfloat16):
+        return tf.cast(x, tf.float32)
+    return x
+
+
+def _length(x):
+    return int(tf.nest.flatten(x)[0].shape[0])
+
+
+def _column(value):
+    value = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+    if value.dtype == object and value.ndim:
+        return np.array([v.decode() if isinstance(v, bytes) else v for v in value])
+    return np.array(value.decode()) if isinstance(value, bytes) else value
+
+
+def _flat(labels):
+    """Labels -> [N]; one-hot rows become class numbers."""
+    labels = labels.numpy() if hasattr(labels, "numpy") else np.asarray(labels)
+    if labels.dtype == object:
+        labels = np.array([v.decode() if isinstance(v, bytes) else v for v in labels])
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and (np.count_nonzero(labels, axis=1) == 1).all():
+        labels = labels.argmax(axis=1)
+    if labels.ndim != 1:
+        raise BadInput(
+            f"this protocol needs one class per example, but the labels have the shape "
+            f"{labels.shape}: name the key that holds the class"
+        )
+    return labels

@@ -1,0 +1,78 @@
+"""Weighted k-nearest-neighbour classification: what features give with nothing trained on them."""
+
+import numpy as np
+
+from tfssl.evaluate import bootstrap, features
+
+# Similarities held at a time, so that memory stays bounded: 2^25 float32 are 128 MB.
+_SIMILARITIES = 2**25
+
+
+def knn(encoder, train, test, k=20, temperature=0.07, seed=0, **reading):
+    """Weighted kNN on cosine similarity (Wu et al., CVPR 2018, section 3.4).
+
+    The k training examples most similar to a test example vote for their class with
+    exp(similarity / temperature).
+
+    Args:
+        encoder: anything callable on a batch (see `features.extract`).
+        train, test: labelled examples, in any form that `features.extract` reads.
+        k: neighbours; where the training set is smaller, all of it.
+        temperature: of the votes.
+        seed: of the bootstrap.
+        **reading: `batch_size`, `key`, `size`, `label` of `features.extract`.
+
+    Returns:
+        dict: `top1` (a share) with `top1_low` and `top1_high` (95 %, bootstrap over test
+        examples), `mean_per_class`, the `k` that was used, `temperature`, `train_examples`,
+        `test_examples`, `classes` and, where the test set has classes without a training
+        example (always wrong), `unseen_classes`.
+
+    Raises:
+        BadInput: a set without labels or examples, one training class only, features not finite.
+    """
+    if k < 1 or temperature <= 0:
+        raise features.BadInput(
+            f"kNN needs k >= 1 and temperature > 0, got k={k} and temperature={temperature}"
+        )
+    x, y, queries, truth, names = features.labelled(encoder, train, test, **reading)
+    predicted = predict(x, y, queries, k, temperature)
+    return {
+        **scores(predicted, truth, seed),
+        "k": min(k, len(x)),
+        "temperature": temperature,
+        **counts(y, truth, names),
+    }
+
+
+def predict(x, y, queries, k, temperature):
+    """Classes [M] for queries [M, D], from features x [N, D] with classes y [N], in chunks."""
+    from tfssl.evaluate import metrics
+
+    rows = max(1, _SIMILARITIES // len(x))
+    return np.concatenate(
+        [
+            np.asarray(metrics.weighted_knn(x, y, queries[start : start + rows], k, temperature))
+            for start in range(0, len(queries), rows)
+        ]
+    )
+
+
+def scores(predicted, truth, seed=0):
+    """Top-1 with its interval, and the mean over the test set's classes."""
+    right = np.asarray(predicted) == truth
+    return {
+        **bootstrap.with_interval("top1", right, seed),
+        "mean_per_class": float(np.mean([right[truth == c].mean() for c in np.unique(truth)])),
+    }
+
+
+def counts(y, truth, names):
+    """How much data stands behind a number, and what it cannot have got right."""
+    unseen = len(names) - len(np.unique(y))
+    return {
+        "train_examples": len(y),
+        "test_examples": len(truth),
+        "classes": len(names),
+        **({"unseen_classes": unseen} if unseen else {}),
+    }

@@ -1,0 +1,128 @@
+"""Linear probes: how much of the labels a linear layer reads out of frozen features."""
+
+import warnings
+
+import numpy as np
+
+from tfssl.evaluate import features
+from tfssl.evaluate.knn import counts, scores
+
+# scikit-learn's C = 1 / lambda of  sum_i CE_i + (lambda / 2) |W|^2; the bias is not penalised
+# there either. On standardised features the best C moves little, so a short grid serves.
+PENALTIES = tuple(10.0**exponent for exponent in (-4, -3, -2, -1, 0, 1))
+
+
+def linear(
+    encoder,
+    train,
+    test,
+    penalties=PENALTIES,
+    validation=0.2,
+    iterations=1000,
+    seed=0,
+    **reading,
+):
+    """Multinomial logistic regression by L-BFGS on frozen features (Kornblith et al., CVPR 2019).
+
+    Features are standardised with the training set's mean and deviation. C is the one that does
+    best on a part of the training set held out by class; then all of the training set is fitted.
+    Departure from the paper: six decades of C instead of 45 values, as features are standardised.
+
+    Args:
+        encoder: anything callable on a batch (see `features.extract`).
+        train, test: labelled examples, in any form that `features.extract` reads.
+        penalties: the values of C that are tried; a single one is taken without validation.
+        validation: share of the training set that chooses C.
+        iterations: the most that L-BFGS makes per fit.
+        seed: of the validation split and the bootstrap.
+        **reading: `batch_size`, `key`, `size`, `label` of `features.extract`.
+
+    Returns:
+        dict: `top1` with `top1_low` and `top1_high` (95 %, bootstrap over test examples), `top5`
+        where there are more than five classes, `mean_per_class`, `C`, `standardised`, `validation`
+        (the share), `validation_top1`, `train_examples`, `test_examples`, `classes`.
+
+    Raises:
+        BadInput: a set without labels or examples, one training class only, features not finite.
+    """
+    x, y, queries, truth, names = features.labelled(encoder, train, test, **reading)
+    return fit(x, y, queries, truth, names, penalties, validation, iterations, seed)
+
+
+def fit(x, y, queries, truth, names, penalties=PENALTIES, validation=0.2, iterations=1000, seed=0):
+    """`linear` on features [N, D] and [M, D] that are there already, classes as `number` gives."""
+    penalties = sorted(penalties)
+    chosen, validation_top1 = penalties[0], None
+    fitting, held_out = held_out_split(y, validation, seed)
+    if len(penalties) > 1 and len(held_out) and len(np.unique(y[fitting])) > 1:
+        model, shares = None, []
+        parts = standardised(x[fitting], x[held_out])
+        for penalty in penalties:
+            model = _regression(parts[0], y[fitting], penalty, iterations, model)
+            shares.append(model.score(parts[1], y[held_out]))
+        # The smallest C among equals: the most regularised.
+        chosen, validation_top1 = penalties[int(np.argmax(shares))], float(max(shares))
+    x, queries = standardised(x, queries)
+    model = _regression(x, y, chosen, iterations)
+    logits = model.decision_function(queries)
+    if logits.ndim == 1:
+        logits = np.stack([-logits, logits], axis=1)
+    return {
+        **scores(model.classes_[logits.argmax(axis=1)], truth, seed),
+        **top5(logits, model.classes_, truth),
+        "C": chosen,
+        "standardised": True,
+        "validation": validation,
+        **({} if validation_top1 is None else {"validation_top1": validation_top1}),
+        **counts(y, truth, names),
+    }
+
+
+def _regression(x, y, penalty, iterations, start=None):
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=penalty, max_iter=iterations, warm_start=True)
+    if start is not None:
+        # Along the grid each fit starts where the one before ended.
+        model.coef_, model.intercept_, model.classes_ = (
+            start.coef_,
+            start.intercept_,
+            start.classes_,
+        )
+    with warnings.catch_warnings():
+        # An unfinished fit at a weak penalty is scored like any other; it need not be announced.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, y)
+
+
+def standardised(x, queries):
+    """Both with the mean and the deviation of `x`; constant dimensions become 0."""
+    mean = x.mean(axis=0, dtype=np.float64)
+    deviation = x.std(axis=0, dtype=np.float64)
+    # Below this a dimension is constant up to rounding, and dividing would only amplify noise.
+    constant = deviation <= 1e-6 * np.maximum(1e-6, np.abs(mean))
+    scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
+    return tuple(((part - mean) * scale).astype(np.float32) for part in (x, queries))
+
+
+def held_out_split(y, share, seed):
+    """Positions (kept, held out): `share` of every class, drawn by `seed`.
+
+    A class keeps at least one example; one with a single example holds none out.
+    """
+    generator = np.random.default_rng(seed)
+    out = []
+    for c in np.unique(y):
+        where = generator.permutation(np.flatnonzero(y == c))
+        out.append(where[: min(round(share * len(where)), len(where) - 1)])
+    out = np.sort(np.concatenate(out))
+    return np.setdiff1d(np.arange(len(y)), out), out
+
+
+def top5(logits, classes, truth):
+    """{"top5": share} where there are more than five classes to choose from, else {}."""
+    if len(classes) <= 5:
+        return {}
+    best = np.asarray(classes)[np.argsort(-logits, axis=1)[:, :5]]
+    return {"top5": float((best == truth[:, None]).any(axis=1).mean())}
