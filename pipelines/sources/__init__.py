@@ -5,7 +5,6 @@ import os
 import pathlib
 
 import tensorflow as tf
-
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import splits
 from tfssl.pipelines.sources.records import broken_report

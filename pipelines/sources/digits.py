@@ -4,7 +4,6 @@ import functools
 
 import numpy as np
 import tensorflow as tf
-
 from tfssl.pipelines.sources import splits
 
 SIDE = 32

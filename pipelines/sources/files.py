@@ -24,23 +24,23 @@ def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, pro
     wants = (keys, short_side, max_frames, sample_rate)
     found = records.scan(rows, wants, progress)
     broken = sorted([*found.broken, *strays])
-    total = len(rows) + len(strays)
+    total = found.total + len(strays)
     records.refuse(broken, total, max_broken, path)
-    chosen = pick(found.records, rows, of_split, split, path)
-    result = records.dataset(found, chosen, wants, keys)
-    result.paths = [found.records[i].path for i in chosen]
+    chosen = pick(found.good, rows, of_split, split, path)
+    result = records.dataset(found, rows, chosen, wants)
+    result.paths = [rows[found.good[i]].path for i in chosen]
     result.broken, result.total, result.class_names = broken, total, class_names
     return result
 
 
 def pick(good, rows, of_split, split, path):
-    """Positions in `good` (the readable of `rows`) that belong to `split`."""
+    """Positions in `good` (itself positions in `rows`) of what belongs to `split`."""
     if of_split is None:
-        inside = {rows[i].path for i in splits.cut([row.path for row in rows], split, path)}
+        inside = set(splits.cut([row.path for row in rows], split, path))
     else:
         own = splits.choose(set(of_split), split, path)
-        inside = {row.path for row, its in zip(rows, of_split) if its == own}
-    chosen = [i for i, row in enumerate(good) if row.path in inside]
+        inside = {i for i, its in enumerate(of_split) if its == own}
+    chosen = [i for i, position in enumerate(good) if position in inside]
     if not chosen:
         raise BadInput(
             f"{path} has no example in its split {split!r} ({len(good)} in all can be read): "

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import images
 from tfssl.pipelines.sources.images import Unreadable
 
 # Decoded sets up to this size stay in memory, so that epochs after the first cost nothing.
 MEMORY = 2**30
-LABEL_HELP = "put the files of each class into a folder with the class's name"
+# What comes along with a content that was asked for.
+COMPANIONS = ("fps", "frame_times", "sample_rate")
 
 
 class Record(NamedTuple):
@@ -29,13 +29,14 @@ class Record(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What one look at every file found."""
+    """What one look at every file found; the lists below run along `good`."""
 
-    records: list  # the readable ones
-    broken: list  # [(path, reason)]
-    shapes: list  # per readable record: {key: shape}
-    arrays: list | None  # per readable record: {key: array}; None where they would not fit
-    plain: list  # per readable record: whether TensorFlow's own JPEG decoder serves
+    good: list  # positions of the readable records
+    broken: list  # [(path, reason)], a file once
+    total: int  # how many files (or clips of them) were looked at
+    shapes: list  # {key: shape}
+    arrays: list | None  # {key: array}; None where they would not fit
+    plain: list  # whether TensorFlow's own JPEG decoder serves
 
 
 def read(record, wants):
@@ -57,7 +58,7 @@ _latest = {}
 
 
 def scan(records, wants, progress=None, memory=MEMORY):
-    """Read every record in threads; the latest result is kept, as callers ask split by split.
+    """Read every file in threads; the latest result is kept, as callers ask split by split.
 
     Args:
         records: list of `Record`.
@@ -65,29 +66,46 @@ def scan(records, wants, progress=None, memory=MEMORY):
         progress: called with (done, total) as files are read.
         memory: bytes of decoded arrays to keep.
     """
-    signature = []
-    for record in records:
-        stats = []
-        for path in record.files.values():
-            try:
-                stat = os.stat(path)
-                stats.append((path, stat.st_size, stat.st_mtime_ns))
-            except OSError:
-                stats.append((path, -1, -1))
-        signature.append((record.path, tuple(stats), record.start, record.end))
-    signature = (tuple(signature), wants, memory)
+    clips = {}  # several captions may share one picture: it is read once
+    for position, record in enumerate(records):
+        clips.setdefault((*record.files.items(), record.start, record.end), []).append(position)
+    first = [records[positions[0]] for positions in clips.values()]
+    signature = ([(record.files, stats(record), record[3:]) for record in first], wants, memory)
     if _latest.get("signature") != signature:
         _latest.clear()
-        _latest.update(scan=_scan(records, wants, progress, memory), signature=signature)
-    found = _latest["scan"]
-    # Labels and texts may differ between two tables of the same files.
-    values = {record.path: record.values for record in records}
-    return found._replace(records=[r._replace(values=values[r.path]) for r in found.records])
+        _latest.update(looks=look_at(first, wants, progress, memory), signature=signature)
+    looks = _latest["looks"]
+    broken = [(record.path, look) for record, look in zip(first, looks) if isinstance(look, str)]
+    readable = [
+        (position, look)
+        for look, positions in zip(looks, clips.values())
+        if not isinstance(look, str)
+        for position in positions
+    ]
+    good, seen = (
+        [position for position, _ in sorted(readable, key=lambda pair: pair[0])],
+        dict(readable),
+    )
+    shapes, arrays, plain = zip(*(seen[position] for position in good)) if good else ((), (), ())
+    fits = all(array is not None for array in arrays)
+    return Scan(good, broken, len(first), shapes, arrays if fits else None, plain)
 
 
-def _scan(records, wants, progress, memory):
-    room = [memory]
-    lock = threading.Lock()
+def stats(record):
+    """What tells that a record's files have changed."""
+    found = []
+    for path in record.files.values():
+        try:
+            stat = os.stat(path)
+            found.append((stat.st_size, stat.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found
+
+
+def look_at(records, wants, progress, memory):
+    """For each record the reason why it is broken, or (shapes, arrays or None, plain)."""
+    room, lock = [memory], threading.Lock()
 
     def look(record):
         try:
@@ -96,31 +114,27 @@ def _scan(records, wants, progress, memory):
             return str(error)
         except Exception as error:
             return images.reason(error)
-        shapes = {key: np.shape(value) for key, value in example.items()}
+        example = {key: np.asarray(value) for key, value in example.items()}
         with lock:
-            room[0] -= sum(np.asarray(value).nbytes for value in example.values())
-            full = room[0] < 0
-        return shapes, None if full else example, simple
+            room[0] -= sum(value.nbytes for value in example.values())
+        shapes = {key: value.shape for key, value in example.items()}
+        return shapes, example if room[0] >= 0 else None, simple
 
-    good, broken, shapes, arrays, plain = [], [], [], [], []
+    looks = []
     with (
         warnings.catch_warnings(),
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
+        # Pillow warns of large images and odd headers; here they are refused or read.
         warnings.simplefilter("ignore")
-        for done, (record, found) in enumerate(zip(records, pool.map(look, records)), 1):
-            if isinstance(found, str):
-                broken.append((record.path, found))
-            else:
-                good.append(record)
-                shapes.append(found[0])
-                arrays.append(found[1])
-                plain.append(found[2])
-                if room[0] < 0:
-                    arrays = [None] * len(arrays)
+        for found in pool.map(look, records):
+            looks.append(found)
             if progress:
-                progress(done, len(records))
-    return Scan(good, broken, shapes, arrays if room[0] >= 0 else None, plain)
+                progress(len(looks), len(records))
+            if room[0] < 0 and memory:
+                memory = 0
+                looks = [x if isinstance(x, str) else (x[0], None, x[2]) for x in looks]
+    return looks
 
 
 def broken_report(broken, total):
@@ -151,21 +165,33 @@ def refuse(broken, total, max_broken, what):
         )
 
 
-def dataset(found, chosen, wants, keys=()):
-    """The examples `chosen` (positions in `found.records`) as a tf.data.Dataset, in order.
+def dataset(found, records, chosen, wants):
+    """The examples `chosen` (positions in `found.good`) as a tf.data.Dataset, in order.
 
-    `index` is the position in that order. Keys that every chosen record shares are present.
+    `index` is the position in that order. Keys that all chosen records share are present; and
+    `audio` where any video has it, with zeros for the others, unless `wants` names the keys.
     """
-    rows = [found.records[i] for i in chosen]
+    keys, sample_rate = wants[0], wants[-1]
+    rows = [records[found.good[i]] for i in chosen]
     columns = {"index": np.arange(len(rows), dtype=np.int64)}
     for key in shared_keys([row.values for row in rows]):
         columns[key] = np.array([row.values[key] for row in rows])
     shapes = [found.shapes[i] for i in chosen]
-    contents = [key for key in shared_keys(shapes) if not keys or key in keys]
-    if found.arrays is not None:
-        return held(columns, {k: [found.arrays[i][k] for i in chosen] for k in contents})
-    plain = [found.plain[i] for i in chosen]
-    return streamed(columns, rows, shapes, contents, plain, wants)
+    contents = shared_keys(shapes)
+    mute = "frames" in contents and "audio" not in contents and any("audio" in s for s in shapes)
+    if mute and not keys:
+        contents += ["audio", "sample_rate"]
+        shapes = [{"audio": (None,), "sample_rate": (), **shape} for shape in shapes]
+    contents = [key for key in contents if not keys or key in (*keys, *COMPANIONS)]
+    if found.arrays is None:
+        plain = [found.plain[i] for i in chosen]
+        return streamed(columns, rows, shapes, contents, plain, wants)
+    arrays = [found.arrays[i] for i in chosen]
+    if "audio" in contents:
+        from tfssl.pipelines.sources import media
+
+        arrays = [a if "audio" in a else {**a, **media.silence(a, sample_rate)} for a in arrays]
+    return held(columns, {key: [row[key] for row in arrays] for key in contents})
 
 
 def shared_keys(rows):
@@ -177,14 +203,19 @@ def held(columns, arrays):
     """Everything in memory: equal shapes as one tensor, unequal ones cut from one flat tensor."""
     flat, columns = {}, dict(columns)
     for key, values in arrays.items():
-        if len({np.shape(value) for value in values}) == 1:
+        unique = {id(value): value for value in values}
+        if len({np.shape(value) for value in values}) == 1 and len(unique) == len(values):
             columns[key] = np.stack(values)
-        else:
-            sizes = np.array([value.size for value in values], np.int64)
-            flat[key] = tf.constant(np.concatenate([value.ravel() for value in values]))
-            columns[f"{key}/start"] = np.cumsum(sizes) - sizes
-            columns[f"{key}/shape"] = np.array([value.shape for value in values], np.int64)
-    statics = {key: static([v.shape for v in arrays[key]]) for key in flat}
+            continue
+        starts, start = {}, 0
+        for name, value in unique.items():
+            starts[name] = start
+            start += np.size(value)
+        flat[key] = tf.constant(np.concatenate([np.ravel(value) for value in unique.values()]))
+        columns[f"{key}/start"] = np.array([starts[id(value)] for value in values], np.int64)
+        shapes = [np.shape(value) for value in values]
+        columns[f"{key}/shape"] = np.array(shapes, np.int64).reshape(len(values), -1)
+    statics = {key: static([np.shape(value) for value in arrays[key]]) for key in flat}
 
     def cut(example):
         example = dict(example)
@@ -205,12 +236,15 @@ def streamed(columns, rows, shapes, contents, plain, wants):
     """Nothing in memory: each example is read and decoded when it is its turn, in parallel."""
     statics = {key: static([row[key] for row in shapes]) for key in contents}
     only_image = contents == ["image"] and set(rows[0].files) == {"image"}
-    kinds = {"image": tf.uint8, "frames": tf.uint8}
-    kinds["sample_rate"] = tf.int32
+    kinds = {"image": tf.uint8, "frames": tf.uint8, "sample_rate": tf.int32}
 
     def by_python(index):
         example, _ = read(rows[int(index)], wants)
-        return [example[key] for key in contents]
+        if "audio" in contents and "audio" not in example:
+            from tfssl.pipelines.sources import media
+
+            example.update(media.silence(example, wants[-1]))
+        return [np.asarray(example[key]) for key in contents]
 
     def anyhow(index):
         dtypes = [kinds.get(key, tf.float32) for key in contents]

@@ -1,0 +1,328 @@
+"""Videos and sounds, decoded by ffmpeg through PyAV, with the two streams on one clock."""
+
+import math
+
+import numpy as np
+from tfssl.pipelines.sources.images import Unreadable, reason
+
+# What ffmpeg takes pictures, captions and plain text for; none of them is a video.
+NOT_MEDIA = ("image2", "_pipe", "tty", "gif", "apng", "srt", "ass", "webvtt", "concat", "hls")
+# Formats whose headers know how long the file should be, so that a cut one shows.
+KNOWS_LENGTH = ("mov", "avi", "wav", "flac")
+ENOUGH = 0.9
+# A pause between two packets of sound that is longer than this many seconds is filled.
+GAP = 0.05
+SAME_RATE = 0.01
+
+
+def read(record, wants):
+    """The video and sound of one record -> {frames, frame_times, fps, audio, sample_rate}.
+
+    Args:
+        record: `records.Record` with a file for `video`, for `audio`, or both.
+        wants: (keys, short_side, max_frames, sample_rate) as `sources.load` has them.
+
+    Raises:
+        Unreadable: with the reason. Where `keys` names `audio`, also for a video without sound.
+    """
+    keys, short_side, max_frames, sample_rate = wants
+    example, start, end = {}, record.start or 0.0, record.end
+    if "video" in record.files:
+        example = video(
+            record.files["video"],
+            frames="frames" in keys or not keys,
+            audio=("audio" in keys or not keys) and "audio" not in record.files,
+            short_side=short_side,
+            max_frames=max_frames,
+            sample_rate=sample_rate,
+            start=start,
+            end=end,
+        )
+    if "audio" in record.files and ("audio" in keys or not keys or not example):
+        seconds = duration(example)
+        until = end if seconds is None else start + seconds
+        samples = sound(record.files["audio"], sample_rate, start, until)
+        if seconds is not None:
+            samples = fitted(samples, round(seconds * sample_rate))
+        example["audio"] = samples
+    if "audio" in keys and "audio" not in example:
+        raise Unreadable("it has no sound")
+    if "audio" in example:
+        example["sample_rate"] = np.int32(sample_rate)
+    for key in ("audio_offset",):
+        example.pop(key, None)
+    if not example:
+        raise Unreadable("nothing that is asked for")
+    return example
+
+
+def silence(example, sample_rate):
+    """The zeros that stand for the sound of a clip without any, as long as its frames."""
+    samples = np.zeros([round(duration(example) * sample_rate)], np.float32)
+    return {"audio": samples, "sample_rate": np.int32(sample_rate)}
+
+
+def duration(example):
+    """Seconds from frame 0 to the end of the last frame; None without frames."""
+    if "frame_times" not in example:
+        return None
+    return float(example["frame_times"][-1]) + 1 / float(example["fps"])
+
+
+def fitted(samples, length):
+    """Samples [N] cut or padded with zeros at their end to [length]."""
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))
+
+
+def video(
+    path,
+    frames=True,
+    audio=True,
+    short_side=128,
+    max_frames=None,
+    sample_rate=16000,
+    start=0.0,
+    end=None,
+    each=None,
+):
+    """Decode a video file once, both streams together.
+
+    Args:
+        path: the file.
+        frames: whether pictures are wanted; without them only frame 0's time is looked for.
+        audio: whether sound is wanted.
+        short_side: pixels to which frames are scaled down (never up); None keeps their size.
+        max_frames: decoding stops after so many frames; None decodes all.
+        sample_rate: Hz of the sound, which is mixed to mono.
+        start, end: seconds after the file's frame 0; the clip between them is meant.
+        each: applied to every frame (uint8 [H, W, 3]) as it comes, so that long videos need not
+            fit in memory; frames are then the list of its results.
+
+    Returns:
+        `frames` uint8 [T, H, W, 3], `frame_times` float32 [T] (seconds after the first of them),
+        `fps` float32, and where the file has a sound that is not all zeros, `audio` float32 [N]
+        which begins with the first frame and ends with the last: where the stream began later
+        it is padded, where earlier cut. `audio_offset` float32: when it began, in seconds.
+
+    Raises:
+        Unreadable: with the reason.
+    """
+    container = opened(path)
+    with container:
+        if not container.streams.video:
+            raise Unreadable("it holds no video stream")
+        stream = container.streams.video[0]
+        streams = [stream]
+        stream.codec_context.thread_count = 1
+        mixer = None
+        if audio and container.streams.audio:
+            streams.append(container.streams.audio[0])
+            mixer = Mixer(sample_rate)
+        nominal = float(stream.average_rate or stream.guessed_rate or 0)
+        pictures, times, zero, seen, enough = [], [], None, 0, False
+        for frame in decoded(container, streams, "video"):
+            if hasattr(frame, "samples"):
+                mixer.add(frame)
+                if enough and mixer.until >= zero + times[-1] + 1:
+                    break
+                continue
+            if enough:
+                continue
+            time = frame.time
+            if time is None:
+                time = (zero or 0.0) + seen / (nominal or 25.0)
+            zero = time if zero is None else zero
+            seen += 1
+            if not frames:
+                enough = True
+                if mixer is None:
+                    break
+                continue
+            if end is not None and time - zero >= end:
+                enough = True
+            elif time - zero >= start - 1e-6:
+                picture = upright(frame, short_side)
+                pictures.append(each(picture) if each else picture)
+                times.append(time)
+                enough = max_frames is not None and len(times) >= max_frames
+            if enough and mixer is None:
+                break
+        expected = stream.frames
+        name = container.format.name
+    if zero is None:
+        raise Unreadable("no frame can be decoded")
+    if not enough and any(n in name for n in KNOWS_LENGTH) and seen < ENOUGH * expected:
+        raise Unreadable(f"cut short: {seen} of {expected} frames")
+    example, first = {}, zero + start
+    if frames:
+        if not times:
+            raise Unreadable(f"the clip begins at {start:g} s, after the last frame")
+        first = times[0]
+        if not each and len({p.shape for p in pictures}) > 1:
+            raise Unreadable("the size of its frames changes")
+        example["frames"] = pictures if each else np.stack(pictures)
+        example["frame_times"] = np.asarray(times, np.float32) - np.float32(first)
+        example["frame_times"] = (np.asarray(times, np.float64) - first).astype(np.float32)
+        example["fps"] = np.float32(rate(times, nominal))
+    samples = mixer.samples() if mixer else np.zeros([0], np.float32)
+    if samples.size:
+        if not np.isfinite(samples).all():
+            raise Unreadable("its sound holds NaN or infinite samples")
+        if samples.any():
+            shift = round((mixer.begins - first) * sample_rate)
+            samples = np.pad(samples, (max(0, shift), 0))[max(0, -shift) :]
+            if frames:
+                samples = fitted(samples, round(duration(example) * sample_rate))
+            elif end is not None:
+                samples = samples[: round((end - start) * sample_rate)]
+            example["audio"] = samples
+            example["audio_offset"] = np.float32(mixer.begins - first)
+    return example
+
+
+def sound(path, sample_rate=16000, start=0.0, end=None):
+    """Decode a sound file -> float32 [N], mono, in [-1, 1], from its first sample on.
+
+    Args:
+        path: the file.
+        sample_rate: Hz.
+        start, end: seconds; the part between them is returned.
+
+    Raises:
+        Unreadable: also for sound that is silent or holds NaN throughout or in part.
+    """
+    mixer = Mixer(sample_rate)
+    with opened(path) as container:
+        if not container.streams.audio:
+            raise Unreadable("it holds no sound")
+        stream = container.streams.audio[0]
+        for frame in decoded(container, [stream], "sound"):
+            mixer.add(frame)
+        promised = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        name = container.format.name
+    samples = mixer.samples()
+    if not samples.size:
+        raise Unreadable("it holds no samples")
+    if name in KNOWS_LENGTH and len(samples) < ENOUGH * promised * sample_rate:
+        raise Unreadable(f"cut short: {len(samples) / sample_rate:.2f} of {promised:.2f} s")
+    if not np.isfinite(samples).all():
+        raise Unreadable("it holds NaN or infinite samples")
+    if not samples.any():
+        raise Unreadable("it is silent: every sample is zero")
+    samples = samples[
+        round(start * sample_rate) : None if end is None else round(end * sample_rate)
+    ]
+    if not samples.size:
+        raise Unreadable(f"the clip begins at {start:g} s, after the end")
+    return samples
+
+
+def opened(path):
+    """A PyAV container that is a video or a sound, whatever the file's name says."""
+    import os
+
+    import av
+
+    if os.path.getsize(path) == 0:
+        raise Unreadable("empty file")
+    try:
+        container = av.open(str(path))
+    except Exception as error:
+        raise Unreadable("not a video or sound: " + plain(error)) from None
+    if any(name in container.format.name for name in NOT_MEDIA):
+        name = container.format.name
+        container.close()
+        raise Unreadable(f"not a video or sound but {name}")
+    return container
+
+
+def decoded(container, streams, what):
+    """Frames of the streams in the order they lie in the file; a few bad packets are forgiven."""
+    import av
+
+    packets, bad, error = 0, 0, None
+    try:
+        for packet in container.demux(streams):
+            packets += 1
+            try:
+                yield from packet.decode()
+            except av.error.FFmpegError as fault:
+                bad, error = bad + 1, fault
+    except av.error.FFmpegError as fault:
+        raise Unreadable(plain(fault)) from None
+    if bad > (1 - ENOUGH) * packets:
+        raise Unreadable(f"{bad} of {packets} packets of {what} are damaged: {plain(error)}")
+
+
+def plain(error):
+    """ffmpeg's own words, without the number and the path that PyAV puts around them."""
+    return getattr(error, "strerror", None) or reason(error)
+
+
+def upright(frame, short_side):
+    """A video frame as uint8 [H, W, 3], scaled down, turned as the file says."""
+    width, height = frame.width, frame.height
+    scale = 1.0 if short_side is None else min(1.0, short_side / min(width, height))
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = frame.to_ndarray(
+        format="rgb24", width=width, height=height, interpolation="AREA" if scale < 1 else None
+    )
+    turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def rate(times, nominal):
+    """Frames a second, as measured; the file's own figure where the two agree."""
+    if len(times) < 2 or times[-1] <= times[0]:
+        return nominal or 25.0
+    measured = (len(times) - 1) / (times[-1] - times[0])
+    return nominal if abs(measured - nominal) <= SAME_RATE * measured else measured
+
+
+class Mixer:
+    """Gathers decoded sound: mono, one rate, pauses between packets filled with silence."""
+
+    def __init__(self, sample_rate):
+        self.sample_rate = sample_rate
+        self.begins = None  # seconds, on the file's clock
+        self.until = -math.inf
+        self.parts = []
+        self.length = 0
+        self.resampler = None
+
+    def add(self, frame):
+        """Take the next frame of sound."""
+        import av
+
+        begins = frame.time
+        if begins is None:
+            begins = 0.0 if self.begins is None else self.until
+        if self.begins is None:
+            self.begins = self.until = begins
+        if begins - self.until > GAP:
+            self.flush()
+            self.keep(np.zeros([round((begins - self.begins) * self.sample_rate) - self.length]))
+        if self.resampler is None:
+            self.resampler = av.AudioResampler("flt", "mono", self.sample_rate)
+        self.until = begins + frame.samples / frame.sample_rate
+        for piece in self.resampler.resample(frame):
+            self.keep(piece.to_ndarray()[0])
+
+    def flush(self):
+        """Bring out what the resampler still holds."""
+        if self.resampler is not None:
+            for piece in self.resampler.resample(None):
+                self.keep(piece.to_ndarray()[0])
+        self.resampler = None
+
+    def keep(self, samples):
+        """Append samples [N]."""
+        self.parts.append(np.asarray(samples, np.float32))
+        self.length += len(samples)
+
+    def samples(self):
+        """Everything so far, float32 [N] in [-1, 1]."""
+        self.flush()
+        if not self.parts:
+            return np.zeros([0], np.float32)
+        return np.clip(np.concatenate(self.parts), -1, 1)

@@ -1,0 +1,149 @@
+"""Tables that say what belongs together: csv and jsonl of paths and texts, or a text a line."""
+
+import csv
+import json
+import os
+import pathlib
+
+from tfssl.pipelines.errors import BadInput
+from tfssl.pipelines.sources import splits
+from tfssl.pipelines.sources.records import Record
+
+FILES = ("image", "video", "audio")
+TEXTS = {
+    **{"caption": "text", "text": "text"},
+    **{"caption_de": "text_de", "text_de": "text_de"},
+    **{"caption_es": "text_es", "text_es": "text_es"},
+}
+NUMBERS = ("start", "end")
+OTHERS = ("label", "split")
+
+
+def records(path):
+    """Every row of a table -> (records, split of each or None, strays, class names).
+
+    Columns: `image`, `video`, `audio` (paths relative to the table), `caption` or `text` (also
+    `text_de`, `text_es`), `label`, `start` and `end` in seconds, `split`; others are ignored.
+    Labels that are all whole numbers are kept, others numbered in alphabetical order. Without a
+    column `split` the cut hashes the first path of a row (or its text), so that all captions of
+    an image fall on one side. A .txt file is one text a line.
+
+    Raises:
+        BadInput: naming the row and the column that are at fault.
+    """
+    path = pathlib.Path(path)
+    rows = table(path)
+    known = [key for key in rows[0][1] if key in (*FILES, *TEXTS, *NUMBERS, *OTHERS)]
+    contents = [key for key in known if key in FILES or key in TEXTS]
+    if not contents:
+        raise BadInput(
+            f"{path} has no column that says what an example is; it has "
+            f"{', '.join(map(str, rows[0][1]))[:200]}, and one of image, video, audio, caption or "
+            "text is needed."
+        )
+    found, of_split, labels = [], [], []
+    for number, row in rows:
+        found.append(record(path, number, row, known))
+        labels.append(cell(path, number, row, "label") if "label" in known else None)
+        if "split" in known:
+            name = cell(path, number, row, "split").lower()
+            of_split.append(splits.SAME.get(name, name))
+            if of_split[-1] not in splits.SPLITS:
+                raise BadInput(
+                    f"{path}, row {number}, column 'split': {name!r}; use train, test or val."
+                )
+    class_names = []
+    if "label" in known:
+        numbers = [whole(label) for label in labels]
+        if None in numbers:
+            class_names = sorted(set(labels))
+            numbers = [class_names.index(label) for label in labels]
+        else:
+            class_names = [str(i) for i in range(max(numbers) + 1)] if min(numbers) >= 0 else []
+        found = [r._replace(values={**r.values, "label": n}) for r, n in zip(found, numbers)]
+    return found, of_split or None, [], class_names
+
+
+def record(path, number, row, known):
+    """One row as a `Record`."""
+    files, values, times = {}, {}, {}
+    for key in known:
+        if key in FILES:
+            name = cell(path, number, row, key)
+            files[key] = os.path.join(path.parent, name)
+        elif key in TEXTS:
+            values[TEXTS[key]] = str(cell(path, number, row, key))
+        elif key in NUMBERS and row.get(key) not in (None, ""):
+            try:
+                times[key] = float(row[key])
+            except (TypeError, ValueError):
+                raise BadInput(
+                    f"{path}, row {number}, column {key!r}: {str(row[key])[:80]!r} is no number "
+                    "of seconds."
+                ) from None
+    if times.get("start", 0.0) < 0 or times.get("end", float("inf")) <= times.get("start", 0.0):
+        raise BadInput(f"{path}, row {number}: the clip's `end` must come after its `start` >= 0.")
+    names = [str(row[key]) for key in known if key in files] or list(values.values())
+    return Record(names[0], files, values, **times)
+
+
+def cell(path, number, row, column):
+    """A cell that must hold something."""
+    value = row.get(column)
+    if value is None or value == "":
+        raise BadInput(
+            f"{path}, row {number}, column {column!r} is empty: fill it or drop the row."
+        )
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def whole(text):
+    """A label as int where it is written as one, else None."""
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def table(path):
+    """[(row's number as an editor or spreadsheet shows it, {column: cell})] of a table."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start})."
+        ) from None
+    if path.suffix.lower() == ".txt":
+        rows = [(i, {"text": line.strip()}) for i, line in enumerate(text.splitlines(), 1)]
+        rows = [(i, row) for i, row in rows if row["text"]]
+    elif path.suffix.lower() == ".jsonl":
+        rows = list(json_lines(path, text))
+    else:
+        reader = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
+        rows = []
+        for row in reader:
+            if None in row:
+                raise BadInput(
+                    f"{path}, row {reader.line_num}: it has more cells than the first row has "
+                    "column names; put texts with commas into double quotes."
+                )
+            rows.append((reader.line_num, {str(k).strip().lower(): v for k, v in row.items()}))
+    if not rows:
+        raise BadInput(f"{path} holds no rows below its column names.")
+    return rows
+
+
+def json_lines(path, text):
+    """The objects of a .jsonl file, with the line each stands in."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{path}, row {number}: not JSON ({error.msg}).") from None
+        if not isinstance(row, dict):
+            raise BadInput(
+                f'{path}, row {number}: a JSON object such as {{"image": ...}} is needed.'
+            )
+        yield number, row
