@@ -120,3 +120,23 @@ def _residual(x, name, out):
     y = _relu(_convolve(x, x.shape[-1], 3, f"{name}_1"), f"{name}_1_relu")
     y = _relu(_convolve(y, x.shape[-1], 3, f"{name}_2"), f"{name}_2_relu")
     return keras.layers.Add(name=out)([x, y])
+
+
+def alexnet(size=224):
+    """AlexNet with batch norm: images [B, H, W, 3] in [0, 1] -> [B, 256], the convolutions alone.
+
+    Krizhevsky et al. (NeurIPS 2012) without groups and local response normalisation, as every
+    self-supervised paper since 2018 trains it. 3.7 M parameters above 64 px; up to there the first
+    convolution is 5 x 5 with stride 1 in place of 11 x 11 with stride 4. Any height and width
+    from 16 px may be fed. Taps: c1..c5, the maps after each convolution's ReLU, before its pooling.
+    """
+    image = keras.Input((None, None, 3), name="image")
+    kernel, strides = (5, 1) if size <= LARGEST_WITH_SMALL_STEM else (11, 4)
+    shapes = ((96, kernel, strides), (256, 5, 1), (384, 3, 1), (384, 3, 1), (256, 3, 1))
+    x = normalise(image)
+    for i, (filters, kernel, strides) in enumerate(shapes, start=1):
+        x = _relu(_convolve(x, filters, kernel, f"stage_{i}", strides), f"c{i}")
+        if i in (1, 2):
+            x = keras.layers.MaxPooling2D(3, 2, padding="same", name=f"stage_{i}_pool")(x)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(image, pooled, name="alexnet")
