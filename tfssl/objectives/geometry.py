@@ -185,8 +185,8 @@ def ssim(a, b):
 
     def windows(x):  # [9, B, H-2, W-2, C]
         height, width = tf.shape(x)[1] - 2, tf.shape(x)[2] - 2
-        corners = [(y, x) for y in range(3) for x in range(3)]
-        return tf.stack([x[:, top : top + height, left : left + width] for top, left in corners])
+        offsets = [(dy, dx) for dy in range(3) for dx in range(3)]
+        return tf.stack([x[:, dy : dy + height, dx : dx + width] for dy, dx in offsets])
 
     a, b = windows(float32(a)), windows(float32(b))
     mean_a, mean_b = tf.reduce_mean(a, axis=0), tf.reduce_mean(b, axis=0)
