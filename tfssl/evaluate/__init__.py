@@ -1,12 +1,44 @@
 """Measures encoders: one protocol a file, each f(encoder, train, test, ...) -> {name: number}."""
 
+import functools
 import importlib
 
 # Functions first: a sub-module of the same name must not hide them.
+from tfssl.evaluate.baselines import random, random_encoder, supervised
+from tfssl.evaluate.finetune import finetune
 from tfssl.evaluate.knn import knn
-from tfssl.evaluate.linear import linear
+from tfssl.evaluate.layers import layers
+from tfssl.evaluate.linear import linear, linear_sgd
+from tfssl.evaluate.retrieval import retrieval
+from tfssl.evaluate.svm import svm
 
-__all__ = ["knn", "linear"]
+# What can be asked for by name; `random` is not here, as it runs the others on another encoder.
+PROTOCOLS = {
+    "knn": knn,
+    "linear": linear,
+    "linear_sgd": linear_sgd,
+    "layers": layers,
+    "svm": svm,
+    "finetune": finetune,
+    "finetune_1": functools.partial(finetune, labels=0.01),
+    "finetune_10": functools.partial(finetune, labels=0.1),
+    "retrieval": retrieval,
+    "supervised": supervised,
+}
+
+__all__ = [
+    "PROTOCOLS",
+    "finetune",
+    "knn",
+    "layers",
+    "linear",
+    "linear_sgd",
+    "random",
+    "random_encoder",
+    "retrieval",
+    "supervised",
+    "svm",
+]
 
 
 def __getattr__(name):

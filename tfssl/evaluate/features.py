@@ -13,6 +13,9 @@ from tfssl.errors import BadInput
 # What an unbatched example's input looks like; the order is the order of preference.
 RANKS = {"image": 3, "frames": 4, "audio": 1, "text": 0}
 
+# From this many shapes on, one trace serves all further ones: a folder may hold any size.
+_SHAPES = 4
+
 _compiled = weakref.WeakKeyDictionary()
 
 
@@ -48,7 +51,7 @@ def extract(encoder, examples, batch_size=256, key="", size=0, label="label", ke
     Raises:
         BadInput: no examples, no fitting input, or features that are not finite numbers.
     """
-    results, columns = _run(
+    results, columns = run(
         inference(encoder), encoder, examples, batch_size, key, size, label, keep
     )
     features = results["features"]
@@ -70,6 +73,21 @@ def labelled(encoder, train, test, **settings):
     queries = extract(encoder, test, **settings)
     train_classes, test_classes, names = number(gallery.labels, queries.labels)
     return gallery.features, train_classes, queries.features, test_classes, names
+
+
+def read_labels(examples, label="label", batch_size=1024):
+    """Labels [N] as they came, without running any encoder; None where there are none."""
+    if isinstance(examples, tuple) and len(examples) == 2:
+        return _flat(examples[1])
+    data = _as_dataset(examples, label)
+    if label not in data.element_spec:
+        return None
+    rank = data.element_spec[label].shape.rank
+    only = data.map(lambda example: example[label])
+    parts = [_column(part) for part in (only.batch(batch_size) if rank == 0 else only)]
+    if not parts:
+        raise BadInput("the data set is empty: there is nothing to evaluate on")
+    return _flat(np.stack(parts) if parts[0].ndim == 0 else np.concatenate(parts))
 
 
 def number(train_labels, test_labels):
@@ -107,14 +125,37 @@ def inference(encoder):
             # A strong reference in the closure would keep the model alive for ever.
             reference = weakref.ref(encoder)
             mode = {"training": False} if _takes_training(encoder.call) else {}
-            _compiled[encoder] = tf.function(
-                lambda x: {"features": _vectors(reference()(x, **mode))},
-                reduce_retracing=True,
-                autograph=False,
+            _compiled[encoder] = traced(
+                lambda x: {"features": vectors(reference()(x, **mode))},
             )
         return _compiled[encoder]
     call = _loaded(encoder)
-    return lambda x: {"features": _vectors(call(x))}
+    return lambda x: {"features": vectors(call(x))}
+
+
+def traced(function):
+    """`function` of a batch, compiled once per shape of an example, whatever the batch's size."""
+    compiled = tf.function(function, autograph=False)
+    known = {}
+
+    def call(x):
+        specs = tf.nest.map_structure(_free_batch, x)
+        if str(specs) not in known and len(known) >= _SHAPES:
+            specs = tf.nest.map_structure(_free_shape, x)
+        if str(specs) not in known:
+            known[str(specs)] = compiled.get_concrete_function(specs)
+        return known[str(specs)](x)
+
+    return call
+
+
+def _free_batch(x):
+    return tf.TensorSpec([None, *x.shape[1:]], x.dtype)
+
+
+def _free_shape(x):
+    channels = x.shape[-1:] if x.shape.rank > 2 else []
+    return tf.TensorSpec([None] * (x.shape.rank - len(channels)) + [*channels], x.dtype)
 
 
 def _loaded(encoder):
@@ -175,7 +216,7 @@ def _first_that_works(encoder):
     return call
 
 
-def _vectors(output):
+def vectors(output):
     """Whatever an encoder returns -> [B, D] float32."""
     if isinstance(output, dict):
         known = [name for name in ("features", "default", "pooled_output") if name in output]
@@ -205,7 +246,7 @@ def input_specs(encoder):
     return {}
 
 
-def _run(function, encoder, examples, batch_size, key, size, label, keep):
+def run(function, encoder, examples, batch_size, key, size, label, keep):
     """Runs `function` (batch -> dict of [B, ...]) over all examples, in order."""
     outputs, positions, columns = [], [], {}
     for x, extra, where in batches(encoder, examples, batch_size, key, size, label, keep):
@@ -222,11 +263,11 @@ def _run(function, encoder, examples, batch_size, key, size, label, keep):
     results = {}
     for name in list(outputs[0]):
         results[name] = arrange(np.concatenate([output.pop(name) for output in outputs]))
-        _check_finite(results[name])
+        check_finite(results[name])
     return results, {name: arrange(np.concatenate(parts)) for name, parts in columns.items()}
 
 
-def _check_finite(features):
+def check_finite(features):
     if np.isfinite(features).all():
         return
     broken = ~np.isfinite(features).reshape(len(features), -1).all(axis=1)
@@ -245,7 +286,7 @@ def batches(encoder, examples, batch_size=256, key="", size=0, label="label", ke
         for x, extra in data if batched else data.batch(batch_size):
             count = len(extra["_row"]) if "_row" in extra else _length(x)
             extra = {name: _column(value) for name, value in extra.items()}
-            yield _scaled(x), extra, np.arange(start, start + count)
+            yield scaled(x), extra, np.arange(start, start + count)
             start += count
         return
     yield from _by_shape(data, batch_size)
@@ -259,7 +300,7 @@ def _by_shape(data, batch_size):
         rows = waiting.pop(shape)
         x = tf.nest.map_structure(lambda *parts: tf.stack(parts), *[row[0] for row in rows])
         extra = {name: np.stack([row[1][name] for row in rows]) for name in rows[0][1]}
-        return _scaled(x), extra, np.array([row[2] for row in rows])
+        return scaled(x), extra, np.array([row[2] for row in rows])
 
     for position, (x, extra) in enumerate(data):
         shape = tuple(tuple(part.shape) for part in tf.nest.flatten(x))
@@ -456,7 +497,7 @@ def centred(images, height, width):
 
     uint8 becomes [0, 1]. Antialiased bilinear, as a crop of a photograph is resized in training.
     """
-    images = _scaled(images)
+    images = scaled(images)
     leading = tf.shape(images)[:-3]
     static = images.shape
     flat = tf.reshape(images, tf.concat([[-1], tf.shape(images)[-3:]], 0))
@@ -473,10 +514,10 @@ def centred(images, height, width):
     return tf.clip_by_value(result, 0.0, 1.0)
 
 
-def _scaled(x: Any):
+def scaled(x: Any):
     """uint8 (and uint16) -> float32 in [0, 1]; everything else stays."""
     if isinstance(x, dict):
-        return {name: _scaled(value) for name, value in x.items()}
+        return {name: scaled(value) for name, value in x.items()}
     if x.dtype in (tf.uint8, tf.uint16):
         return tf.cast(x, tf.float32) / float(x.dtype.max)
     if x.dtype in (tf.float64, tf.float16, tf.bfloat16):

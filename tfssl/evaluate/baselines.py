@@ -1,0 +1,60 @@
+"""What any result must be held against: the same network untrained, and trained with labels."""
+
+import keras
+
+from tfssl.errors import BadInput
+from tfssl.evaluate.finetune import finetune, reproducible
+
+
+def random_encoder(encoder, seed=0):
+    """A Keras model of the same architecture with new weights from its initialisers.
+
+    Args:
+        encoder: a Keras model (functional, sequential, or with a config it can be made from). What
+            a SavedModel holds cannot be initialised again: build the architecture by name first.
+        seed: same seed, same weights.
+
+    Raises:
+        BadInput: `encoder` is not a Keras model.
+    """
+    if not isinstance(encoder, keras.Model):
+        raise BadInput(
+            "the random baseline needs the architecture as a Keras model, which a SavedModel does "
+            "not hold: build it with tfssl.encoders.get(name, size=...) and give that"
+        )
+    with reproducible(seed):
+        return keras.models.clone_model(encoder)
+
+
+def random(encoder, train, test, protocols, seed=0):
+    """The protocols' results for the same architecture untrained.
+
+    Args:
+        encoder: a Keras model; only its architecture counts.
+        train, test: labelled examples, in any form that `features.extract` reads.
+        protocols: {name: f(encoder, train, test)}.
+        seed: of the weights.
+
+    Returns:
+        {name: the protocol's result}.
+    """
+    untrained = random_encoder(encoder, seed)
+    return {name: protocol(untrained, train, test) for name, protocol in protocols.items()}
+
+
+def supervised(encoder, train, test, labels=1.0, epochs=30, seed=0, **fitting):
+    """The same architecture trained from scratch with labels, as `finetune` trains.
+
+    Args:
+        encoder: a Keras model; only its architecture counts.
+        train, test: labelled examples, in any form that `features.extract` reads.
+        labels: the share of the training labels that is used.
+        epochs: the budget, in passes over that share.
+        seed: of the weights and of all that `finetune` draws.
+        **fitting: further keywords of `finetune`.
+
+    Returns:
+        as `finetune`.
+    """
+    untrained = random_encoder(encoder, seed)
+    return finetune(untrained, train, test, labels=labels, epochs=epochs, seed=seed, **fitting)

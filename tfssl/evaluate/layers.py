@@ -1,0 +1,145 @@
+"""Where in the network the useful features sit: a linear probe on every tap."""
+
+import keras
+import tensorflow as tf
+
+from tfssl.errors import BadInput
+from tfssl.evaluate import features
+from tfssl.evaluate.linear import PENALTIES, fit
+
+
+def layers(
+    encoder,
+    train,
+    test,
+    dimensions=1024,
+    penalties=PENALTIES,
+    validation=0.2,
+    iterations=200,
+    seed=0,
+    label="label",
+    **reading,
+):
+    """One linear probe per tap, each as `linear` (Zhang et al., ECCV 2016, section 3.2).
+
+    A map [H, W, C] is averaged over the finest square grid with at most `dimensions` values
+    (`adaptive_average`); tokens [N, C] are averaged over N. 9,600 dimensions give the grids of
+    the AlexNet tables: 10x10x96, 6x6x256, 5x5x384, 5x5x384, 6x6x256. The default is smaller so
+    that L-BFGS stays quick; the number is in the result. More channels than that are all kept.
+
+    Args:
+        encoder: a Keras model with tap layers, or a SavedModel with a `representation` signature.
+        train, test: labelled examples, in any form that `features.extract` reads.
+        dimensions: most values per example and tap.
+        penalties, validation, iterations, seed: as in `linear`.
+        label, **reading: as in `features.extract`.
+
+    Returns:
+        dict: for every tap, in the network's order, `<tap>_top1`, `<tap>_top1_low`,
+        `<tap>_top1_high`, `<tap>_C` and `<tap>_dimensions`; then `taps` (how many), `dimensions`,
+        `standardised`, `validation`, `train_examples`, `test_examples`, `classes`.
+
+    Raises:
+        BadInput: an encoder without taps, and all that `linear` raises.
+    """
+    gallery, train_labels = tap_features(encoder, train, dimensions, label, **reading)
+    queries, test_labels = tap_features(encoder, test, dimensions, label, **reading)
+    y, truth, names = features.number(train_labels, test_labels)
+    result, last = {}, {}
+    for tap in gallery:
+        last = fit(
+            gallery[tap], y, queries[tap], truth, names, penalties, validation, iterations, seed
+        )
+        for metric in ("top1", "top1_low", "top1_high", "C"):
+            result[f"{tap}_{metric}"] = last[metric]
+        result[f"{tap}_dimensions"] = gallery[tap].shape[1]
+    settings = ("standardised", "validation", "train_examples", "test_examples", "classes")
+    return {
+        **result,
+        "taps": len(gallery),
+        "dimensions": dimensions,
+        **{name: last[name] for name in settings},
+    }
+
+
+def tap_features(encoder, examples, dimensions=1024, label="label", batch_size=256, key="", size=0):
+    """({tap: [N, d] float32} in the network's order, labels [N] or None), d <= `dimensions`."""
+    taps, order = _representation(encoder)
+
+    def run(x):
+        outputs = taps(x)
+        return {tap: adaptive_average(outputs[tap], dimensions) for tap in order(outputs)}
+
+    results, columns = features.run(
+        features.traced(run), encoder, examples, batch_size, key, size, label, keep=()
+    )
+    # A traced function sorts the keys of what it returns.
+    return {tap: results[tap] for tap in order(results)}, columns.get("label")
+
+
+def _representation(encoder):
+    """(batch -> {tap: tensor}, function that puts tap names in the network's order)."""
+    from tfssl import encoders
+
+    signatures = getattr(encoder, "signatures", None) or {}
+    if isinstance(encoder, keras.Model) and getattr(encoder, "inputs", None):
+        names = encoders.tap_names(encoder)
+        if names:
+            return encoders.representation(encoder), lambda found: [n for n in names if n in found]
+    elif "representation" in signatures:
+        call = signatures["representation"]
+        inputs = list(call.structured_input_signature[1])
+
+        def restored(x):
+            return call(**(x if isinstance(x, dict) else {inputs[0]: x}))
+
+        return restored, lambda found: sorted((n for n in found if n != "features"), key=_natural)
+    elif callable(getattr(encoder, "representation", None)):
+        return encoder.representation, lambda found: sorted(found, key=_natural)
+    raise BadInput(
+        "this encoder shows no inner layers: per-layer probes need a Keras model with layers named "
+        "c1, c2, ... or block_1, block_2, ..., or a SavedModel with a 'representation' signature"
+    )
+
+
+def _natural(name):
+    """block_2 before block_10."""
+    digits = "".join(c for c in name if c.isdigit())
+    return name.rstrip("0123456789"), int(digits or 0)
+
+
+def adaptive_average(x, dimensions):
+    """[B, ..., C] -> [B, d] float32: averaged over the finest grid with d <= `dimensions`.
+
+    The grid has the same number of cells along every axis; cell i of g averages the positions
+    floor(i n / g) to ceil((i + 1) n / g) of n. Tokens [B, N, C] are averaged over all N.
+    """
+    x = tf.cast(x, tf.float32)
+    inner = x.shape.rank - 2
+    if inner < 1:
+        return x
+    if inner == 1:
+        return tf.reduce_mean(x, axis=1)
+    channels = x.shape[-1]
+    # The 1e-9 keeps an exact root (100 of 10 x 10) from falling below itself.
+    side = max(1, int((dimensions / channels) ** (1 / inner) + 1e-9))
+    cells = channels
+    for axis in range(1, inner + 1):
+        length = x.shape[axis]
+        grid = side if length is None else min(side, length)
+        cells *= grid
+        if grid != length:
+            weights = _cells(tf.shape(x)[axis], grid)
+            x = tf.tensordot(x, weights, [[axis], [1]])
+            x = tf.experimental.numpy.moveaxis(x, -1, axis)
+    return tf.reshape(x, [-1, cells])
+
+
+def _cells(length, grid):
+    """[grid, length] weights whose rows average one cell each."""
+    cell = tf.range(grid)[:, None]
+    position = tf.range(length)[None]
+    first = cell * length // grid
+    last = -(-(cell + 1) * length // grid)
+    inside = tf.cast((position >= first) & (position < last), tf.float32)
+    return inside / tf.reduce_sum(inside, axis=1, keepdims=True)
