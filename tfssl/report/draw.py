@@ -250,3 +250,10 @@ def _wrap(text, letters, width):
                 line = longer
         lines.append(line)
     return lines
+
+
+def picture_bytes(array, side):
+    """uint8 [side, side, 3]: an image [H, W, 3] in a square, or a field [F, T] across it."""
+    if array.ndim == 2:
+        return np.asarray(_resized(_map(array, "magma"), side, side))
+    return np.asarray(picture(array, side))

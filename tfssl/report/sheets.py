@@ -1,13 +1,12 @@
 """A picture of what a method sees: each example's input, its views and its targets in one row."""
 
-import os
 import pathlib
-import tempfile
 from typing import NamedTuple
 
 import numpy as np
 
 from tfssl.errors import BadInput
+from tfssl.files import written_whole
 from tfssl.report.draw import (
     INK,
     LINE,
@@ -72,33 +71,17 @@ def sheet(examples, x, y, path, title="", rows=6):
         blocks = [_arrange(block, size) for block in _blocks(examples, x, y, rows, size)]
         if max(block.width for block in blocks) <= LONGEST_ROW:
             break
-    return write_picture(_page(blocks, title), path)
+    return _write(_page(blocks, title), path)
 
 
-def write_picture(image, path):
-    """Saves a PIL image as PNG, aside first and then renamed: nobody ever sees half of it."""
-    path = pathlib.Path(path)
+def _write(image, path):
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(suffix=".png", prefix=".aside-", dir=path.parent)
+        with written_whole(path) as aside:
+            image.save(aside, "PNG", optimize=True)
     except OSError as error:
-        raise BadInput(
-            f"cannot write {path}: {error.strerror or error}; choose another path"
-        ) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, "PNG", optimize=True)
-        os.chmod(aside, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(aside, path)
-    except OSError as error:
-        pathlib.Path(aside).unlink(missing_ok=True)
-        raise BadInput(
-            f"cannot write {path}: {error.strerror or error}; choose another path"
-        ) from None
-    except BaseException:
-        pathlib.Path(aside).unlink(missing_ok=True)
-        raise
-    return path
+        reason = error.strerror or error
+        raise BadInput(f"cannot write {path}: {reason}; choose another path") from None
+    return pathlib.Path(path)
 
 
 def _blocks(examples, x, y, rows, size):

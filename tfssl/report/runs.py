@@ -1,0 +1,180 @@
+"""Run directories as they are found: whatever is there is read, whatever is not is None."""
+
+import json
+import math
+import pathlib
+import re
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+
+from tfssl.errors import BadInput
+from tfssl.report.features import FILE
+
+PIECES = ("history.json", "run.json", "evaluation.json", "sheet.png", FILE)
+
+METRIC = re.compile(
+    r"(top[ _-]?\d+|acc|R@|recall|precision$|mAP|ap$|average_precision|ndcg|.*iou|.*rank$|r2|error"
+    r"|.*error|mse|rmse|mae$|f1|kendall|tau|pck|si_sdr|sdr|sir|sar|fl_all|purity|nmi|ari$|auc"
+    r"|roc_auc|region_sim|contour_acc|spearman|loss|score)",
+    re.IGNORECASE,
+)
+LOWER_IS_BETTER = re.compile(r".*(rank|error|mse|mae|fl_all|loss)", re.IGNORECASE)
+NOT_A_SHARE = re.compile(
+    r".*(rank|mse|rmse|mae|end_point|sdr|sir|sar|loss|r2|tau|spearman)", re.IGNORECASE
+)
+SPREADS = ("_low", "_high", "_std")
+
+
+class RunFiles(NamedTuple):
+    name: str  # unique among the runs of a page
+    path: pathlib.Path
+    history: list  # one dict an epoch, maybe empty
+    run: dict
+    evaluation: dict
+    sheet: bytes | None
+    arrays: dict  # of features.npz
+    faults: list  # sentences about files that are there and cannot be read
+
+
+class Score(NamedTuple):
+    value: float
+    low: float | None
+    high: float | None
+
+
+def read(paths):
+    """The runs at these paths, in this order.
+
+    Raises:
+      BadInput: no path, a folder that does not exist, or one that holds no file of a run.
+    """
+    paths = [paths] if isinstance(paths, (str, pathlib.Path)) else list(paths)
+    paths = [pathlib.Path(path) for path in paths]
+    if not paths:
+        raise BadInput("a report needs at least one run directory")
+    for path in paths:
+        if not path.is_dir():
+            raise BadInput(f"{path} is no folder: give a run directory that `pretrain` wrote")
+        if not any((path / piece).is_file() for piece in PIECES):
+            raise BadInput(
+                f"{path} is no run directory: it holds none of {', '.join(PIECES)}; give the "
+                "folder that `pretrain --out` named"
+            )
+    return [_read(path, name) for path, name in zip(paths, _names(paths))]
+
+
+def _names(paths):
+    """The folders' own names, with as many parents as it takes to tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    names = [part[-1] for part in parts]
+    for depth in range(2, max(map(len, parts)) + 1):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(part[-depth:]) if names.count(n) > 1 else n
+                 for part, n in zip(parts, names)]  # fmt: skip
+    seen = {}
+    for i, name in enumerate(names):  # the same folder given twice
+        seen[name] = seen.get(name, 0) + 1
+        names[i] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+    return names
+
+
+def _read(path, name):
+    faults = []
+
+    def load(piece, kind):
+        file = path / piece
+        if not file.is_file():
+            return kind()
+        try:
+            value = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            faults.append(f"{piece} cannot be read: {error}")
+            return kind()
+        if not isinstance(value, kind):
+            faults.append(f"{piece} is no {'list' if kind is list else 'object'}, it is left out")
+            return kind()
+        return value
+
+    history = [row for row in load("history.json", list) if isinstance(row, dict)]
+    run, evaluation = load("run.json", dict), load("evaluation.json", dict)
+    sheet = None
+    if (path / "sheet.png").is_file():
+        try:
+            sheet = (path / "sheet.png").read_bytes()
+        except OSError as error:
+            faults.append(f"sheet.png cannot be read: {error}")
+    arrays = {}
+    if (path / FILE).is_file():
+        try:
+            with np.load(path / FILE) as stored:
+                arrays = {key: stored[key] for key in stored.files}
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            faults.append(f"{FILE} cannot be read: {error}")
+    return RunFiles(name, path, history, run, evaluation, sheet, arrays, faults)
+
+
+def curve(history, key):
+    """(xs, ys) of one log over the epochs that have it; what is no number is NaN."""
+    pairs = [
+        (row["epoch"] if is_number(row.get("epoch")) else i, row[key])
+        for i, row in enumerate(history)
+        if key in row
+    ]
+    return [x for x, _ in pairs], [float(y) if is_number(y) else math.nan for _, y in pairs]
+
+
+def logs(history):
+    """The names of all numeric logs, in the order in which they first appear."""
+    names = {}
+    for row in history:
+        for key, value in row.items():
+            if is_number(value):
+                names.setdefault(key)
+    return list(names)
+
+
+def scores(protocol):
+    """{metric: Score} of one protocol's object; parts such as layers give "part: metric"."""
+    found = {}
+    for key, value in protocol.items():
+        if isinstance(value, dict):
+            inner = scores(value)
+            found.update({f"{key}: {metric}": score for metric, score in inner.items()})
+        elif is_metric(protocol, key):
+            low, high = (protocol.get(f"{key}_{end}") for end in ("low", "high"))
+            whole = is_number(low) and is_number(high)
+            found[key] = Score(float(value), *((low, high) if whole else (None, None)))
+    return found
+
+
+def settings(protocol):
+    """{name: value} of what is said beside the numbers: k, temperature, C, ..."""
+    found = {}
+    for key, value in protocol.items():
+        if isinstance(value, dict) or is_metric(protocol, key) or key.endswith(SPREADS):
+            continue
+        found[key] = value
+    return found
+
+
+def is_metric(protocol, key):
+    if not is_number(protocol[key]) or key.endswith(SPREADS):
+        return False
+    return f"{key}_low" in protocol or bool(METRIC.match(key))
+
+
+def is_share(metric, values):
+    metric = metric.rpartition(": ")[2]
+    values = [value for value in values if value is not None and math.isfinite(value)]
+    return not NOT_A_SHARE.match(metric) and all(0 <= value <= 1 for value in values)
+
+
+def lower_is_better(metric):
+    return bool(LOWER_IS_BETTER.match(metric.rpartition(": ")[2]))
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
