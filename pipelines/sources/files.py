@@ -9,7 +9,7 @@ def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, pro
     if (path / "dataset_info.json").is_file():
         from tfssl.pipelines.sources import shards
 
-        return shards.load(path, split, keys)
+        return shards.load(path, split, keys, max_frames, max_broken)
     if path.is_dir():
         rows, of_split, strays, class_names = folders.records(path)
     elif path.suffix.lower() in (".csv", ".jsonl", ".txt"):
