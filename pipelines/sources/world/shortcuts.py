@@ -1,0 +1,72 @@
+"""The field's known shortcuts, each to be switched on alone: marks that a pretext can cheat with."""
+
+import numpy as np
+
+WATERMARK_STRENGTH = 0.6
+BLACK_NOISE = 6  # the frame's grey values are 0..5 of 255, as compression leaves them
+# A small "tf" in a box, drawn once for all: 1 is bright.
+_MARK = np.array(
+    [
+        [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+        [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        [1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1],
+        [1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1],
+        [1, 0, 0, 1, 0, 0, 1, 1, 0, 0, 1],
+        [1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1],
+        [1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1],
+        [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+    ],
+    np.float32,
+)
+
+
+def _blend(size, factor):
+    """Where bilinear sampling about the centre reads: first neighbours, and the seconds' weights."""
+    middle = (size - 1) / 2
+    at = np.clip((np.arange(size) - middle) / factor + middle, 0, size - 1)
+    first = np.minimum(np.floor(at).astype(np.int64), size - 2)
+    return first, (at - first).astype(np.float32)
+
+
+def aberration(images, amount):
+    """Lateral chromatic aberration: red and blue magnified by 1 + amount about the centre, green
+    kept; uint8 [V, H, W, 3] in and out."""
+    size = images.shape[1]
+    first, weight = _blend(size, 1 + amount)
+    out = images.copy()
+    for channel in (0, 2):
+        plane = images[..., channel].astype(np.float32)
+        rows = plane[:, first] * (1 - weight)[:, None] + plane[:, first + 1] * weight[:, None]
+        plane = rows[:, :, first] * (1 - weight) + rows[:, :, first + 1] * weight
+        out[..., channel] = np.rint(plane)
+    return out
+
+
+def black_frame(images, share, keys):
+    """A black border as wide as `share` of the side, with faint noise that each view draws anew."""
+    size = images.shape[1]
+    width = max(1, round(share * size))
+    border = np.ones((size, size), bool)
+    border[width : size - width, width : size - width] = False
+    out = images.copy()
+    for view, key in enumerate(keys):
+        noise = np.random.Generator(np.random.Philox(key=key)).integers(
+            0, BLACK_NOISE, (size, size), np.uint8
+        )
+        out[view][border] = noise[border][:, None]
+    return out
+
+
+def watermark(images):
+    """The same faint mark in the lower right corner of every view."""
+    size = images.shape[1]
+    zoom = max(1, size // 48)
+    mark = np.kron(_MARK, np.ones((zoom, zoom), np.float32))[..., None]
+    height, width = mark.shape[:2]
+    rows, columns = slice(size - height - 1, size - 1), slice(size - width - 1, size - 1)
+    out = images.copy()
+    corner = out[:, rows, columns].astype(np.float32)
+    alpha = WATERMARK_STRENGTH * (0.25 + 0.75 * mark)
+    out[:, rows, columns] = np.rint(corner * (1 - alpha) + 255 * mark * alpha)
+    return out
