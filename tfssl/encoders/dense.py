@@ -21,7 +21,7 @@ def flownet_s(width=64):
     """FlowNetS' contracting part (Dosovitskiy et al., ICCV 2015, figure 2), no batch norm.
 
     Pairs of frames [B, 2, H, W, 3] in [0, 1], sides best multiples of 64 -> [B, 16 * width].
-    `width` is that of the first layer: 64 in the paper (24.1 M parameters), 8 for a small one. Taps:
+    `width` is the first layer's: 64 in the paper (24.1 M parameters), 8 for a small one. Taps:
     c1..c6 at 1/2 .. 1/64 of the size, each the last of its scale (conv3_1, conv4_1, ...), after a
     leaky ReLU of slope 0.1. conv6_1 is in the authors' code and absent in the paper's figure.
     """

@@ -1,0 +1,401 @@
+"""One artefact of a trained encoder that every consumer of SavedModels can call and fine-tune."""
+
+import hashlib
+import inspect
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfssl import encoders
+from tfssl.errors import BadInput
+
+FORMAT = "tfssl encoder"
+MANIFEST, CARD, GOLDEN, KERAS = "manifest.json", "card.md", "golden.npz", "encoder.keras"
+GOLDEN_BATCH, GOLDEN_FRAMES, GOLDEN_SIDE, GOLDEN_SAMPLES = 3, 8, 64, 16000
+
+# Consumer: what to import, and how to load.
+LOADING = {
+    "TensorFlow Hub": ("import tensorflow_hub as hub", 'encoder = hub.load(".")'),
+    "TensorFlow": (
+        "import tensorflow as tf",
+        """\
+encoder = tf.saved_model.load(".")
+taps = encoder.signatures["representation"](**{tensors})""",
+    ),
+    "tf_keras (Keras 2), to be fine-tuned": (
+        "import tensorflow_hub as hub",
+        'encoder = hub.KerasLayer(".", trainable=True)',
+    ),
+    "Keras 3 without this package, to be fine-tuned": (
+        "import keras",
+        """\
+encoder = keras.layers.TFSMLayer(
+    ".", call_endpoint="serve", call_training_endpoint="serve_train", dtype="float32"
+)""",
+    ),
+    "Keras 3 with this package: verified, and moving statistics are not trained": (
+        "import tfssl",
+        'encoder = tfssl.load(".", trainable=True)',
+    ),
+}
+
+
+def export(encoder, path, card=None, inputs=None):
+    """Writes the encoder as a SavedModel folder that any consumer can call and fine-tune.
+
+    encoder: a functional `keras.Model` that returns features [B, D], of any precision and trained
+        under any strategy. What is written is its copy in float32 with plain batch norm.
+    card: what the model card's front matter shall say, {key: JSON value}: task, paper, data, call,
+        seed, results, licence, ...; versions and shapes are added.
+    inputs: the golden batch, an array or {input name: array}; without it random numbers.
+
+    The folder holds the SavedModel (`__call__(x, training)`, `serve`, `serve_train`, signatures
+    `serving_default` -> {"features"} and `representation` -> {tap: tensor}), `encoder.keras`,
+    `card.md`, `golden.npz` (inputs, features and taps) and `manifest.json` (sha256 of each file).
+    It appears whole or not at all; an earlier artefact at `path` is replaced. Returns the path.
+    Raises BadInput where `path` holds anything else or cannot be written, and for a model that is
+    not functional.
+    """
+    path = pathlib.Path(path).absolute()
+    _refuse_foreign(path)
+    model = _in_float32(encoder)
+    inputs = _golden_inputs(model) if inputs is None else inputs
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    except OSError as error:
+        raise BadInput(f"Cannot write to {path.parent}: {error.strerror}.") from error
+    try:
+        new = aside / "new"
+        root, signatures = _artefact(model)
+        tf.saved_model.save(root, str(new), signatures=signatures)
+        _write(new, model, card or {}, inputs)
+        _put(new, path, aside / "old")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return path
+
+
+def load(path, trainable=True):
+    """The encoder of an exported folder or URL as a Keras 3 layer: x -> features [B, D] float32.
+
+    Batch norm's moving statistics are not among its trainable weights. `.signatures` holds
+    `serving_default` and `representation`. A URL is fetched through TensorFlow Hub, once. Raises
+    BadInput where there is no artefact, or where a file is missing or differs from the manifest.
+    """
+    return LoadedEncoder(path, trainable=trainable)
+
+
+@keras.saving.register_keras_serializable("tfssl")
+class LoadedEncoder(keras.layers.Layer):
+    """An exported encoder inside Keras 3: called, trained and saved with the model around it."""
+
+    def __init__(self, path, trainable=True, name=None, **kwargs):
+        kwargs["dtype"] = "float32"
+        super().__init__(trainable=trainable, name=name, **kwargs)
+        self.source = str(path)
+        folder = _local(self.source)
+        verify(folder)
+        self.loaded = tf.saved_model.load(str(folder))
+        self.signatures = self.loaded.signatures
+        learnt = {id(variable) for variable in self.loaded.trainable_variables}
+        for variable in self.loaded.variables:
+            known = keras.Variable(
+                initializer=variable,
+                shape=variable.shape,
+                dtype=variable.dtype,
+                trainable=id(variable) in learnt,
+                name=variable.name.split(":")[0].replace("/", "_"),
+            )
+            self._track_variable(known)
+        self.built = True
+
+    def call(self, inputs, training=False):
+        # A layer that is not to be trained keeps its moving statistics too, as batch norm does.
+        return self.loaded(inputs, training=bool(training) and self.trainable)
+
+    def get_config(self):
+        return {**super().get_config(), "path": self.source}
+
+
+def verify(folder):
+    """Compares every file of an exported folder with its manifest; BadInput names what differs."""
+    folder = pathlib.Path(folder)
+    if not _is_artefact(folder):
+        raise BadInput(f"{folder} is no exported encoder: there is no {MANIFEST} of ours in it.")
+    for name, expected in json.loads((folder / MANIFEST).read_text())["files"].items():
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder / name} is missing: fetch or export the encoder again.")
+        if _sha256(folder / name) != expected:
+            raise BadInput(
+                f"{folder / name} is not what was exported (its sha256 differs): fetch or export "
+                "the encoder again."
+            )
+
+
+def _local(path):
+    if "://" not in path:
+        return pathlib.Path(path)
+    if path.startswith("file://"):
+        return pathlib.Path(path.removeprefix("file://"))
+    import tensorflow_hub as hub
+
+    return pathlib.Path(hub.resolve(path))
+
+
+def _is_artefact(folder):
+    try:
+        return json.loads((folder / MANIFEST).read_text())["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _refuse_foreign(path):
+    if path.is_dir() and (_is_artefact(path) or not any(path.iterdir())):
+        return
+    if path.exists() or path.is_symlink():
+        raise BadInput(
+            f"{path} exists and is not an exported encoder, so it is not replaced: name another "
+            "folder or move it away."
+        )
+
+
+def _in_float32(encoder):
+    """A copy in float32 with plain batch norm, whose outputs are {"features": .., tap: ..}."""
+    if not isinstance(encoder, keras.Model) or getattr(encoder, "inputs", None) is None:
+        raise BadInput(
+            f"{type(encoder).__name__} is no functional keras.Model, so it cannot be rebuilt for "
+            "export: wrap it as keras.Model(inputs, encoder(inputs))."
+        )
+    encoder = encoders.get(encoder)
+    outputs = {**encoders.taps_of(encoder), "features": encoder.output}
+    source = keras.Model(encoder.input, outputs, name=encoder.name)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        copy = keras.models.clone_model(source, clone_function=_plain_layer, recursive=True)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for new, old in zip(copy.variables, source.variables):
+        new.assign(keras.ops.convert_to_numpy(keras.ops.cast(old, new.dtype)))
+    copy.trainable = True
+    return copy
+
+
+def _plain_layer(layer):
+    config = _in_float32_config(layer.get_config())
+    kind = type(layer)
+    if isinstance(layer, keras.layers.BatchNormalization):
+        kind, config["synchronized"] = keras.layers.BatchNormalization, False
+    return kind.from_config(config)
+
+
+def _in_float32_config(config):
+    """The same configuration with every 16-bit type or policy replaced, at any depth."""
+    if isinstance(config, dict):
+        return {key: _in_float32_config(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_float32_config(value) for value in config)
+    if isinstance(config, str) and config in _SHORT:
+        return "float32"
+    return config
+
+
+_SHORT = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+
+
+def _specs(model):
+    """{argument: TensorSpec}; the only argument of a model with one input is `inputs`."""
+    tensors = keras.tree.flatten(model.input)
+    if len(tensors) == 1:
+        names = ["inputs"]
+    elif isinstance(model.input, dict):
+        names = [name for name, _ in sorted(model.input.items())]  # the order of flatten
+    else:
+        names = [tensor.name for tensor in tensors]
+    names = [re.sub(r"\W", "_", name) for name in names]
+    return {
+        name: tf.TensorSpec(tensor.shape, keras.backend.standardize_dtype(tensor.dtype), name)
+        for name, tensor in zip(names, tensors)
+    }
+
+
+def _artefact(model):
+    """The object to save and its signatures: `model` seen as plain TensorFlow functions."""
+    specs = _specs(model)
+
+    def run(values, training):
+        packed = keras.tree.pack_sequence_as(model.input, list(values))
+        return model(packed, training=training)
+
+    def named(function):
+        """A tf.function whose arguments are the inputs' names; Keras and Serving call by them."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(name, kind) for name in specs]
+        function.__signature__ = inspect.Signature(parameters)
+        return tf.function(function, input_signature=list(specs.values()), autograph=False)
+
+    def call(inputs, training=False):
+        values = [inputs[name] for name in specs] if len(specs) > 1 else [inputs]
+        return run(values, training)["features"]
+
+    taps = [name for name in model.output if name != "features"] or ["features"]
+
+    def tapped(*values):
+        outputs = run(values, False)
+        return {name: outputs[name] for name in taps}
+
+    root = tf.__internal__.tracking.AutoTrackable()
+    one = next(iter(specs.values()))
+    argument = specs if len(specs) > 1 else tf.TensorSpec(one.shape, one.dtype, "inputs")
+    root.__call__ = tf.function(call, autograph=False)
+    for training in (False, True):
+        root.__call__.get_concrete_function(argument, training=training)
+    root.serve = named(lambda *values: run(values, False)["features"])
+    root.serve_train = named(lambda *values: run(values, True)["features"])
+    root.variables = [variable.value for variable in model.variables]
+    root.trainable_variables = [variable.value for variable in model.trainable_variables]
+    root.regularization_losses = []
+    root.tables = _tables(model)
+    default = named(lambda *values: {"features": run(values, False)["features"]})
+    return root, {"serving_default": default, "representation": named(tapped)}
+
+
+def _tables(model):
+    """Look-up tables that layers hold: Keras' layers do not tell TensorFlow of them."""
+    return [
+        value
+        for layer in model._flatten_layers()
+        for value in vars(layer).values()
+        if isinstance(value, tf.lookup.StaticHashTable)
+    ]
+
+
+def _golden_inputs(model):
+    """A batch of random inputs of the model's own shapes and types, the same at every call."""
+    random = np.random.default_rng(0)
+    batch = {}
+    for name, spec in _specs(model).items():
+        free = {3: (GOLDEN_FRAMES,), 4: (), 5: (GOLDEN_FRAMES,)}.get(len(spec.shape), ())
+        sides = {2: (GOLDEN_SAMPLES,)}.get(len(spec.shape), (*free, GOLDEN_SIDE, GOLDEN_SIDE))
+        shape = [GOLDEN_BATCH]
+        for size, chosen in zip(spec.shape[1:], (*sides, None)):
+            shape.append(chosen if size is None else size)
+        if spec.dtype == tf.string:
+            words = np.array(["a red ball falls", "two cats, asleep", "it rolls"])
+            batch[name] = np.resize(words, shape)
+        elif spec.dtype.is_integer or spec.dtype.is_bool:
+            batch[name] = random.integers(0, 2, shape).astype(spec.dtype.as_numpy_dtype)
+        else:
+            batch[name] = random.uniform(0, 1, shape).astype("float32")
+    return batch["inputs"] if list(batch) == ["inputs"] else batch
+
+
+def _write(folder, model, card, inputs):
+    """Everything beside the SavedModel; the manifest last, over all the rest."""
+    specs = _specs(model)
+    named = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+    if set(named) != set(specs):
+        raise BadInput(f"inputs must hold {', '.join(specs)}, not {', '.join(map(str, named))}.")
+    named = {name: np.asarray(named[name]) for name in specs}
+    tensors = [tf.cast(v, s.dtype) for v, s in zip(named.values(), specs.values())]
+    packed = keras.tree.pack_sequence_as(model.input, tensors)
+    outputs = {name: np.asarray(value) for name, value in model(packed, training=False).items()}
+    np.savez_compressed(folder / GOLDEN, **named, **outputs)
+    features = keras.Model(model.input, model.output["features"], name=model.name)
+    features.save(folder / KERAS)
+    (folder / CARD).write_text(_card(model, card, specs))
+    names = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+    files = {name: _sha256(folder / name) for name in names}
+    text = json.dumps({"format": FORMAT, "files": files}, indent=1)
+    (folder / MANIFEST).write_text(text + "\n")
+
+
+def _card(model, card, specs):
+    """Markdown with a YAML front matter, whose values are JSON (and so YAML)."""
+    from tfssl import __version__
+
+    taps = {k: [*v.shape[1:]] for k, v in model.output.items() if k != "features"}
+    front = {
+        **{key: None for key in _EXPECTED},
+        "encoder": model.name,
+        "inputs": {name: f"{spec.dtype.name} {[*spec.shape]}" for name, spec in specs.items()},
+        "features": model.output["features"].shape[-1],
+        "taps": taps,
+        "parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
+        "versions": {
+            "tfssl": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
+        },
+        **card,
+    }
+    if front["licence"] is None:
+        front["licence"] = "not stated"
+    lines = [
+        f"{key}: {json.dumps(value, ensure_ascii=False, default=str)}"
+        for key, value in front.items()
+        if value is not None
+    ]
+    blocks = [_block(consumer, *code, list(specs)) for consumer, code in LOADING.items()]
+    title = f"# {front.get('title') or model.name}"
+    return "\n".join(["---", *lines, "---", "", title, "", _USE, *blocks])
+
+
+def _block(consumer, imports, code, names):
+    """One consumer's lines, which run as they stand inside the exported folder."""
+    values = {name: f'golden["{name}"]' for name in names}
+    inputs, call = values[names[0]], "features = encoder(inputs)"
+    if len(names) > 1:
+        inputs = "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
+        if "TFSMLayer" in code:
+            call = f'features = encoder(inputs.pop("{names[0]}"), **inputs)'
+    tensors = "{" + ", ".join(f'"{n}": tf.constant({v})' for n, v in values.items()) + "}"
+    code = code.replace("{tensors}", tensors)
+    lines = f'golden = np.load("golden.npz")\ninputs = {inputs}\n{code}\n{call}'
+    return f"### {consumer}\n\n```python\nimport numpy as np\n{imports}\n\n{lines}\n```\n"
+
+
+_EXPECTED = ("task", "paper", "data", "call", "seed", "results", "licence")
+_USE = """\
+A pretrained encoder: normalisation and front end are inside, so it takes what the front matter
+lists under `inputs` (images and frames in [0, 1], waveforms in [-1, 1]) and returns features
+[batch, D]. `golden.npz` holds a batch with the features and taps it must give.
+
+## Loading
+
+Run from this folder, or put its path or URL in the place of `"."`.
+"""
+
+
+def _put(new, path, old):
+    """Renames `new` to `path`; what was there goes to `old`, and comes back if that fails."""
+    umask = os.umask(0)
+    os.umask(umask)
+    new.chmod(0o777 & ~umask)
+    replaced = path.exists()
+    if replaced:
+        path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        if replaced:
+            old.rename(path)
+        raise
+
+
+def _sha256(file):
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
