@@ -2,6 +2,7 @@
 
 import html
 import math
+import unicodedata
 
 import numpy as np
 
@@ -9,8 +10,14 @@ WIDTH = 360  # of every chart: letters stay readable on a phone of that width
 
 
 def escape(text):
-    """Text made safe for HTML, attributes included; control characters are dropped."""
-    return html.escape("".join(c for c in str(text) if c.isprintable() or c in "\n\t"))
+    """Text made safe for HTML, attributes included, and for UTF-8: odd bytes of names become �."""
+    return html.escape("".join("�" if _odd(c) else c for c in str(text)))
+
+
+def _odd(c):
+    """Controls, lone surrogates (file names that are no UTF-8), and what turns text around."""
+    turning = "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"
+    return turning or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")
 
 
 def number(value):
@@ -52,7 +59,7 @@ def lines(series, label, names=None, height=200):
       label: what the chart shows, for those who cannot see it; the last values are added.
       names: the names of x = 0, 1, ... where x is not a number.
     """
-    left, right, top, bottom = 44, 12, 12, 24
+    left, right, top, bottom = 46, 14, 12, 26
     points = [(x, y) for _, _, xs, ys in series for x, y in zip(xs, ys) if np.isfinite(y)]
     if not points:
         return ""

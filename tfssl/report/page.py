@@ -99,11 +99,16 @@ def page(found, title):
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         '<link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body>"
-        f'<header><h1>{escape(title)}</h1><p class="lead">{_lead(found)}</p>{faults}'
+        f'<header><h1>{_breakable(title)}</h1><p class="lead">{_lead(found)}</p>{faults}'
         f'{_tiles(found)}<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n'
         f"<main>\n{body}</main>\n<footer><p>Written by tfssl. This page loads nothing from "
         "anywhere: it can be mailed, archived and printed as it is.</p></footer></body></html>\n"
     )
+
+
+def _breakable(text):
+    """Escaped text that may break after a dot, a slash or an underscore."""
+    return re.sub(r"(?<=[./_])(?=\w)", "<wbr>", escape(text))
 
 
 def _title(found):
@@ -153,10 +158,11 @@ def _is_square(style):
     return style[1:].isdigit() and int(style[1:]) >= SERIES
 
 
-def _runs_legend(found):
-    if len(found) == 1:
-        return ""
-    return _legend([(_style(i), r.name) for i, r in enumerate(found)])
+def _runs_legend(found, shown=None):
+    """The runs' colours, where there are several; `shown`: the styles that occur."""
+    entries = [(_style(i), r.name) for i, r in enumerate(found)]
+    entries = [entry for entry in entries if shown is None or entry[0] in shown]
+    return _legend(entries) if len(found) > 1 else ""
 
 
 def _style(i):
@@ -186,17 +192,16 @@ def _tiles(found):
         if other:
             below += f"; random encoder {value_text(other.value, share)}"
         tiles.append((value_text(score.value, share), below))
-    if len(r.history) > 1 or _column(r, "loss"):
-        loss = _column(r, "loss")
+    if loss := _column(r, "loss"):
         below = f"loss at the end, from {number(loss[0])}" if len(loss) > 1 else "loss"
-        tiles += [(number(loss[-1]), below)] if loss else []
+        tiles.append((number(loss[-1]), below))
     seconds = _column(r, "seconds")
     if seconds:
         epochs = f"for {len(r.history)} epoch{'s' * (len(r.history) != 1)}"
         tiles.append((_duration(sum(seconds)), epochs))
     speed = _column(r, "examples_per_second")
     if speed:
-        tiles.append((number(round(_typical(speed), 1)), "examples a second"))
+        tiles.append((number(round(_typical(speed))), "examples a second"))
     if not tiles:
         return ""
     cells = "".join(
@@ -242,10 +247,8 @@ def _seen(found):
             continue
         shown[r.name] = r.sheet
         alt = f"Rows of examples: input, views and targets for {r.run.get('method') or r.name}"
-        words = (
-            f"{_of(r, found)}a row is an example: what came in, the views cut from it, and what had "
-            "to be predicted, if anything."
-        )
+        words = "Each row is an example: what came in, the views of it, and any targets."
+        words = f"{r.name}. {words}" if len(found) > 1 else words
         figures.append(
             f'<figure><img class="sheet" src="{source}" width="{width}" height="{height}" '
             f'alt="{escape(alt)}"><figcaption>{escape(words)}</figcaption></figure>'
@@ -324,7 +327,7 @@ def _curves(found):
 def _chart(series, caption, words=""):
     figure = lines(series, f"{caption} over epochs")
     ends = [ys[-1] for _, _, _, ys in series if ys]
-    now = f" {number(ends[0])} at the end" if len(series) == 1 else ""
+    now = f", {number(ends[0])} at the end" if len(series) == 1 else ""
     words = f": {words}" if words else ""
     if not figure:
         return f"<figure><figcaption>{escape(caption)}: no finite value.</figcaption></figure>"
@@ -347,7 +350,7 @@ def _last(r, key):
 
 
 def _health(found):
-    figures = []
+    figures, shown = [], set()
     keys = list(dict.fromkeys(key for r in found for key in reading.logs(r.history)))
     for pattern, name, words in HEALTH:
         for key in keys:
@@ -358,13 +361,14 @@ def _health(found):
                 for i, r in enumerate(found)
                 if any(key in row for row in r.history)
             ]
+            shown.update(style for style, *_ in series)
             caption = name if _log_name(key).lower() in name.lower() else f"{name} ({key})"
             figures.append(_chart(series, caption, words))
     if not figures:
         return _note(
             "No health was logged: add the Health callback to see collapse before it costs a run."
         )
-    return _runs_legend(found) + f'<div class="grid-of">{"".join(figures)}</div>'
+    return _runs_legend(found, shown) + f'<div class="grid-of">{"".join(figures)}</div>'
 
 
 # Evaluation
@@ -401,9 +405,7 @@ def _evaluation(found):
     entries = _entries(found)
     without = [r.name for r in found if not _protocols(r.evaluation.get("results"))]
     if not any(ours for *_, ours in entries):
-        return _note(
-            "No evaluation.json yet: `tfssl evaluate RUN --data D --protocol knn` makes it."
-        )
+        return _note("No evaluation yet: `tfssl evaluate RUN --data D --protocol knn` makes one.")
     protocols = list(dict.fromkeys(p for _, _, results, _ in entries for p in results))
     several = sum(ours for *_, ours in entries) > 1
     figures, rows = [], []
@@ -420,7 +422,7 @@ def _evaluation(found):
             row = [escape(_protocol_name(protocol)), escape(_metric_name(metric))]
             for _, _, scores, is_ours in each:
                 score = scores.get(metric)
-                mark = several and is_ours and score is not None and score.value == best
+                mark = len(set(ours)) > 1 and is_ours and score is not None and score.value == best
                 row.append(_score_cell(score, share, mark))
             row.append(escape(_settings_text(entries, protocol)))
             rows.append(row)
@@ -542,13 +544,18 @@ def _metric_name(metric):
     return re.sub(r"\btop(\d)$", r"top-\1", metric).replace("_", " ")
 
 
+def _cell(content):
+    long = len(content) > 30 and "<" not in content
+    return f'<td class="{"t" if long else "n"}">{content}</td>'
+
+
 def _table(head, rows, caption=""):
     """A table that scrolls inside itself; cells are HTML, the head is text."""
     caption = f"<caption>{escape(caption)}</caption>" if caption else ""
     label = escape(f"Table of {', '.join(head)}")
     cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f'<td class="n">{c}</td>' for c in row[1:])
+        f'<tr><th scope="row">{row[0]}</th>' + "".join(map(_cell, row[1:]))
         + "</tr>"
         for row in rows
     )  # fmt: skip

@@ -31,15 +31,15 @@ CSS = f"""
 .base{{--c:var(--base)}}
 *{{box-sizing:border-box}}
 html{{-webkit-text-size-adjust:100%;text-size-adjust:100%}}
-body{{margin:0;background:var(--paper);color:var(--ink);
+body{{margin:0;overflow-wrap:anywhere;background:var(--paper);color:var(--ink);
  font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}}
 main,header,footer{{max-width:1120px;margin:0 auto;padding:0 20px}}
 header{{padding-top:36px}}
 footer{{padding-bottom:48px;color:var(--muted);font-size:.875rem}}
-h1{{font-size:1.9rem;line-height:1.2;margin:0 0 6px;overflow-wrap:anywhere;letter-spacing:-.01em}}
+h1{{font-size:1.9rem;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em}}
 h2{{font-size:1.2rem;line-height:1.3;margin:0 0 4px}}
-h3{{font-size:1rem;margin:0 0 6px;font-weight:600;overflow-wrap:anywhere}}
-p{{margin:0 0 12px;max-width:72ch;overflow-wrap:anywhere}}
+h3{{font-size:1rem;margin:0 0 6px;font-weight:600}}
+p{{margin:0 0 12px;max-width:72ch}}
 a{{color:var(--link)}}
 .lead{{color:var(--muted);margin-bottom:18px}}
 .note{{color:var(--muted);font-size:.9rem}}
@@ -52,17 +52,17 @@ section{{background:var(--card);border:1px solid var(--line);border-radius:12px;
 .tile{{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px;
  min-width:0}}
 .tile b{{display:block;font-size:1.55rem;line-height:1.25;font-weight:650;
- font-variant-numeric:tabular-nums;overflow-wrap:anywhere}}
-.tile span{{display:block;color:var(--muted);font-size:.875rem;overflow-wrap:anywhere}}
+ font-variant-numeric:tabular-nums}}
+.tile span{{display:block;color:var(--muted);font-size:.875rem}}
 .grid-of{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));
  gap:24px 28px;margin-top:14px}}
 .grid-of>*{{min-width:0}}
 figure{{margin:0;min-width:0}}
-figcaption{{font-size:.9rem;color:var(--muted);margin-top:4px;overflow-wrap:anywhere}}
+figcaption{{font-size:.9rem;color:var(--muted);margin-top:4px}}
 svg{{display:block;width:100%;height:auto;max-width:440px;overflow:visible}}
-svg text{{font-size:11.5px;fill:var(--muted);font-variant-numeric:tabular-nums}}
-svg .name{{font-size:13px;fill:var(--ink)}}
-svg .value{{font-size:13px;fill:var(--ink);font-weight:600}}
+svg text{{font-size:12.5px;fill:var(--muted);font-variant-numeric:tabular-nums}}
+svg .name{{font-size:14px;fill:var(--ink)}}
+svg .value{{font-size:14px;fill:var(--ink);font-weight:600}}
 .grid{{stroke:var(--line);stroke-width:1;fill:none}}
 .line{{stroke:var(--c);stroke-width:2;fill:none;stroke-linejoin:round;stroke-linecap:round}}
 .line.dashed{{stroke-dasharray:5 4}}
@@ -78,20 +78,22 @@ svg .value{{font-size:13px;fill:var(--ink);font-weight:600}}
 .verdicts{{margin:0 0 10px;padding-left:1.2em;max-width:72ch}}
 .legend{{display:flex;flex-wrap:wrap;gap:4px 16px;list-style:none;padding:0;margin:10px 0 4px;
  font-size:.9rem}}
-.legend li{{display:flex;align-items:center;gap:7px;min-width:0;overflow-wrap:anywhere}}
+.legend li{{display:flex;align-items:center;gap:7px;min-width:0}}
 .key{{flex:none;width:12px;height:12px;border-radius:50%;background:var(--c)}}
 .key.square{{border-radius:0}}
 .sheet{{display:block;max-width:100%;height:auto;background:#fff;border-radius:8px;
  border:1px solid var(--line)}}
 .scroll{{overflow-x:auto;margin:10px 0;max-width:100%}}
 .scroll:focus-visible{{outline:2px solid var(--link);outline-offset:2px}}
-table{{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums;width:100%}}
+table{{border-collapse:collapse;overflow-wrap:normal;font-size:.92rem;
+ font-variant-numeric:tabular-nums;width:100%}}
 caption{{text-align:left;color:var(--muted);font-size:.9rem;padding-bottom:6px}}
 th,td{{text-align:left;padding:7px 14px 7px 0;border-bottom:1px solid var(--line);
  vertical-align:top}}
 th{{font-weight:600}}
 thead th{{color:var(--muted);font-size:.85rem;white-space:nowrap}}
 td.n{{white-space:nowrap}}
+td.t{{min-width:11em}}
 td small{{color:var(--muted);display:block;font-size:.8rem}}
 .best{{font-weight:700}}
 .best::after{{content:" ★";color:var(--s1)}}
@@ -110,7 +112,6 @@ code{{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",
 .near.pixels img{{image-rendering:pixelated}}
 .near .query{{color:var(--ink);font-weight:600}}
 .quotes{{margin:0 0 16px;padding-left:1.4em;font-size:.92rem}}
-.quotes li{{overflow-wrap:anywhere}}
 @media(max-width:560px){{
  main,header,footer{{padding:0 12px}}
  header{{padding-top:22px}}
