@@ -8,7 +8,8 @@ MASKED = -1e9
 
 def float32(x):
     """`x` as a float32 tensor; 16-bit and 64-bit inputs would change what the formulas promise."""
-    return tf.cast(x, tf.float32)
+    # Converted first: casting a float32 variable gives the variable itself, which no -= accepts.
+    return tf.cast(tf.convert_to_tensor(x), tf.float32)
 
 
 def normalise(x):
