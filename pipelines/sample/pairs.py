@@ -1,0 +1,91 @@
+"""Frames with the sound that belongs to them, and sounds that do not, drawn by one law.
+
+A network finds any difference between the two kinds. Were the sounds of matching pairs aligned to
+frames and the others not, traces of the compression would tell them apart (87.6 % against 81.9 %
+without, and worse features: Arandjelović & Zisserman, ECCV 2018, section 3.2). So every sound
+starts on one grid of times, and a wrong sound is the right one of somebody else.
+"""
+
+import tensorflow as tf
+
+GRID = 0.04  # seconds: the frames of 25 a second
+
+
+def start_steps(frames, fps, samples, sample_rate, batch, seed, seconds=1.0, grid=GRID):
+    """Starts of the sounds, int32 [batch], in steps of `grid` seconds: uniform over what fits.
+
+    `frames` and `samples` are the lengths of the two streams; the shorter one decides. Zero where
+    nothing fits.
+    """
+    fps = tf.broadcast_to(tf.cast(fps, tf.float32), [batch])
+    duration = tf.minimum(
+        tf.cast(frames, tf.float32) / fps, tf.cast(samples, tf.float32) / float(sample_rate)
+    )
+    # A thousandth of a step forgives the rounding of exact multiples.
+    last = tf.cast(tf.floor((duration - seconds) / grid + 1e-3), tf.int32)
+    count = tf.maximum(last, 0) + 1
+    u = tf.random.stateless_uniform([batch], seed)
+    return tf.minimum(tf.cast(u * tf.cast(count, tf.float32), tf.int32), count - 1)
+
+
+def frame_and_sound(frames, fps, audio, sample_rate, seed, seconds=1.0, grid=GRID):
+    """A frame and the sound centred on it: [B, H, W, 3] as it was, and float32 [B, N].
+
+    The sound of N = round(seconds * sample_rate) samples starts at a multiple of `grid` seconds;
+    the frame is the one nearest to its middle. A sound shorter than N ends in silence.
+
+    Args:
+        frames: [B, T, H, W, 3].
+        fps: frames a second, one number or [B].
+        audio: [B, M], beginning with the first frame.
+        sample_rate: samples a second, an int: it decides the static shape.
+        seed: int32 [2].
+        seconds: length of the sound.
+        grid: seconds between possible starts.
+    """
+    frames = tf.convert_to_tensor(frames)
+    audio = tf.convert_to_tensor(audio, tf.float32)
+    batch, length = tf.shape(frames)[0], round(seconds * sample_rate)
+    steps = start_steps(
+        tf.shape(frames)[1], fps, tf.shape(audio)[1], sample_rate, batch, seed, seconds, grid
+    )
+    start = tf.cast(steps, tf.float32) * grid
+    middle = tf.cast(tf.round((start + seconds / 2) * tf.cast(fps, tf.float32)), tf.int32)
+    middle = tf.clip_by_value(middle, 0, tf.shape(frames)[1] - 1)
+    image = tf.gather(frames, middle, axis=1, batch_dims=1)
+    image.set_shape([frames.shape[0], *frames.shape[2:]])
+    padded = tf.pad(audio, [[0, 0], [0, length]])
+    first = tf.cast(tf.round(start * float(sample_rate)), tf.int32)
+    sound = tf.gather(padded, first[:, None] + tf.range(length), axis=1, batch_dims=1)
+    sound.set_shape([audio.shape[0], length])
+    return image, sound
+
+
+def mismatch(audio, seed):
+    """Every example's sound replaced by another's: [B, N], a rotation of the batch by U{1..B-1}.
+
+    Each of the others is equally likely. Raises for a batch of one, which has no other.
+    """
+    audio = tf.convert_to_tensor(audio)
+    if audio.shape[0] == 1:
+        raise ValueError(
+            "a batch of one has no other sound to pair with: give videos of one size and length, "
+            "which are batched before they are paired"
+        )
+    batch = tf.shape(audio)[0]
+    by = tf.random.stateless_uniform([], seed, 1, batch, tf.int32)
+    return tf.ensure_shape(tf.roll(audio, by, axis=0), audio.shape)
+
+
+def half_mismatched(audio, seed):
+    """Sounds [B, N] of which half are another example's, and int32 [B]: 1 where the sound belongs.
+
+    Exactly half in every batch (one more belongs where B is odd), at random places.
+    """
+    audio = tf.convert_to_tensor(audio)
+    seeds = tf.random.split(seed, 2)
+    batch = tf.shape(audio)[0]
+    place = tf.random.experimental.stateless_shuffle(tf.range(batch), seeds[0])
+    belongs = place >= batch // 2
+    sound = tf.where(belongs[:, None], audio, mismatch(audio, seeds[1]))
+    return sound, tf.cast(belongs, tf.int32)

@@ -1,0 +1,117 @@
+"""Patches of images for the spatial pretexts: cut at whole pixels, never interpolated.
+
+Images [B, H, W, 3], uint8 or float in [0, 1], square or not; patches come out float32 in [0, 1].
+`seed` is int32 [2]; every example has its own draw.
+"""
+
+import tensorflow as tf
+from tfssl.pipelines.augment.image import to_float
+
+# Where the second patch lies seen from the first, as (down, right), in the order of the labels:
+# 0 up-left, 1 up, 2 up-right, 3 left, 4 right, 5 down-left, 6 down, 7 down-right.
+NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+
+
+def neighbour_label(down, right):
+    """The label 0..7 of an offset of -1, 0 or 1 cells, raster order without the centre."""
+    return NEIGHBOURS.index((down, right))
+
+
+def lattice(size):
+    """Patch, gap and jitter in pixels for a 3x3 lattice on a square image of `size` pixels.
+
+    16, 6, 2 at 64 px and 8, 3, 1 at 32 px: a strip of pixels always stays free between neighbours,
+    so that no line can be followed from one into the next.
+    """
+    return {"patch": size // 4, "gap": 3 * size // 32, "jitter": size // 32}
+
+
+def cut(images, corners, patch):
+    """Patches [B, P, patch, patch, 3] whose upper left corners are `corners` int32 [B, P, 2]."""
+    images = tf.convert_to_tensor(images)
+    rows = corners[..., 0, None] + tf.range(patch)  # [B, P, patch]
+    columns = corners[..., 1, None] + tf.range(patch)
+    # Whole rows first, then columns: copying pixel by pixel is several times slower.
+    strips = tf.gather(images, rows, axis=1, batch_dims=1)  # [B, P, patch, W, 3]
+    patches = tf.gather(tf.transpose(strips, [0, 1, 3, 2, 4]), columns, axis=2, batch_dims=2)
+    patches = tf.transpose(patches, [0, 1, 3, 2, 4])
+    patches.set_shape([images.shape[0], corners.shape[1], patch, patch, images.shape[3]])
+    return to_float(patches)
+
+
+def _place(images, cells, seed, grid, patch, gap, jitter):
+    """Corners [B, P, 2] of the lattice's `cells` int32 [B, P, 2], with origin and jitter drawn."""
+    used = grid * patch + (grid - 1) * gap
+    if any(side is not None and side < used for side in images.shape[1:3]):
+        raise ValueError(
+            f"a lattice of {grid}x{grid} patches of {patch} px with gaps of {gap} needs {used} px; "
+            f"the images have {images.shape[1]}x{images.shape[2]}: choose smaller patches"
+        )
+    seeds = tf.random.split(seed, 2)
+    extent = tf.shape(images)[1:3]
+    batch = tf.shape(images)[0]
+    room = tf.cast(extent - used, tf.float32)
+    origin = tf.random.stateless_uniform([batch, 1, 2], seeds[0]) * (room + 1)
+    origin = tf.minimum(tf.cast(origin, tf.int32), extent - used)
+    moved = tf.random.stateless_uniform(
+        tf.shape(cells), seeds[1], -jitter, jitter + 1, dtype=tf.int32
+    )
+    return tf.clip_by_value(origin + cells * (patch + gap) + moved, 0, extent - patch)
+
+
+def grid_patches(images, seed, grid, patch, gap, jitter):
+    """All patches of a grid x grid lattice, in raster order: [B, grid * grid, patch, patch, 3].
+
+    The lattice's origin is uniform over where it fits; each patch then moves by an integer uniform
+    in [-jitter, jitter] down and right, kept inside the image. Raises where it does not fit.
+    """
+    images = tf.convert_to_tensor(images)
+    cells = tf.stack(tf.meshgrid(tf.range(grid), tf.range(grid), indexing="ij"), axis=-1)
+    cells = tf.reshape(cells, [1, grid * grid, 2])
+    cells = tf.tile(cells, tf.stack([tf.shape(images)[0], 1, 1]))
+    return cut(images, _place(images, cells, seed, grid, patch, gap, jitter), patch)
+
+
+def neighbour_patches(images, seed, patch, gap, jitter, grid=3):
+    """Two neighbouring patches and where the second lies: [B, 2, patch, patch, 3], int32 [B].
+
+    The label is uniform over the eight NEIGHBOURS and the first patch uniform over the cells of the
+    lattice that have that neighbour (Doersch et al., ICCV 2015; `lattice` has the small sizes).
+    """
+    images = tf.convert_to_tensor(images)
+    seeds = tf.random.split(seed, 3)
+    batch = tf.shape(images)[0]
+    labels = tf.random.stateless_uniform([batch], seeds[0], 0, len(NEIGHBOURS), tf.int32)
+    offset = tf.gather(tf.constant(NEIGHBOURS), labels)  # [B, 2]
+    u = tf.random.stateless_uniform([batch, 2], seeds[1])
+    choices = grid - tf.abs(offset)
+    first = tf.cast(u * tf.cast(choices, tf.float32), tf.int32)
+    first = tf.minimum(first, choices - 1) + tf.maximum(-offset, 0)
+    cells = tf.stack([first, first + offset], axis=1)
+    corners = _place(images, cells, seeds[2], grid, patch, gap, jitter)
+    return cut(images, tf.ensure_shape(corners, [None, 2, 2]), patch), labels
+
+
+def tiles(images, seed, grid, tile):
+    """One tile from each cell of a grid over the whole image: [B, grid * grid, tile, tile, 3].
+
+    Cells are as large as fit, the grid is centred, and each tile is placed uniformly in its cell,
+    raster order (Noroozi & Favaro, ECCV 2016: 75 px cells, 64 px tiles). A tile as large as its
+    cell leaves nothing to chance. Raises where a tile is larger than its cell.
+    """
+    images = tf.convert_to_tensor(images)
+    if any(side is not None and side // grid < tile for side in images.shape[1:3]):
+        raise ValueError(
+            f"tiles of {tile} px do not fit the {grid}x{grid} cells of images of "
+            f"{images.shape[1]}x{images.shape[2]}: choose smaller tiles"
+        )
+    batch = tf.shape(images)[0]
+    extent = tf.shape(images)[1:3]
+    side = extent // grid
+    cells = tf.stack(tf.meshgrid(tf.range(grid), tf.range(grid), indexing="ij"), axis=-1)
+    cells = tf.reshape(cells, [1, grid * grid, 2])
+    u = tf.random.stateless_uniform([batch, grid * grid, 2], seed)
+    inside = tf.cast(u * tf.cast(side - tile + 1, tf.float32), tf.int32)
+    inside = tf.minimum(inside, side - tile)
+    corners = (extent - grid * side) // 2 + cells * side + inside
+    return cut(images, tf.ensure_shape(corners, [None, grid * grid, 2]), tile)
