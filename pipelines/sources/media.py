@@ -13,6 +13,7 @@ ENOUGH = 0.9
 # A pause between two packets of sound that is longer than this many seconds is filled.
 GAP = 0.05
 SAME_RATE = 0.01
+DEFAULT_FPS = 25.0
 
 
 def read(record, wants):
@@ -49,8 +50,7 @@ def read(record, wants):
         raise Unreadable("it has no sound")
     if "audio" in example:
         example["sample_rate"] = np.int32(sample_rate)
-    for key in ("audio_offset",):
-        example.pop(key, None)
+    example.pop("audio_offset", None)
     if not example:
         raise Unreadable("nothing that is asked for")
     return example
@@ -130,7 +130,7 @@ def video(
                 continue
             time = frame.time
             if time is None:
-                time = (zero or 0.0) + seen / (nominal or 25.0)
+                time = (zero or 0.0) + seen / (nominal or DEFAULT_FPS)
             zero = time if zero is None else zero
             seen += 1
             if not frames:
@@ -161,7 +161,6 @@ def video(
         if not each and len({p.shape for p in pictures}) > 1:
             raise Unreadable("the size of its frames changes")
         example["frames"] = pictures if each else np.stack(pictures)
-        example["frame_times"] = np.asarray(times, np.float32) - np.float32(first)
         example["frame_times"] = (np.asarray(times, np.float64) - first).astype(np.float32)
         example["fps"] = np.float32(rate(times, nominal))
     samples = mixer.samples() if mixer else np.zeros([0], np.float32)
@@ -272,11 +271,13 @@ def upright(frame, short_side):
 
 
 def rate(times, nominal):
-    """Frames a second, as measured; the file's own figure where the two agree."""
-    if len(times) < 2 or times[-1] <= times[0]:
-        return nominal or 25.0
-    measured = (len(times) - 1) / (times[-1] - times[0])
-    return nominal if abs(measured - nominal) <= SAME_RATE * measured else measured
+    """Frames a second: the file's own figure where most frames keep to it, else as measured."""
+    steps = np.diff(times)
+    if not len(steps) or steps.sum() <= 0:
+        return nominal or DEFAULT_FPS
+    if abs(np.median(steps) * nominal - 1) <= SAME_RATE:
+        return nominal
+    return len(steps) / float(steps.sum())
 
 
 class Mixer:

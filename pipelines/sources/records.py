@@ -168,18 +168,20 @@ def refuse(broken, total, max_broken, what):
 def dataset(found, records, chosen, wants):
     """The examples `chosen` (positions in `found.good`) as a tf.data.Dataset, in order.
 
-    `index` is the position in that order. Keys that all chosen records share are present; and
+    `index` is the position in that order. Keys that all records share are present; and
     `audio` where any video has it, with zeros for the others, unless `wants` names the keys.
     """
     keys, sample_rate = wants[0], wants[-1]
-    rows = [records[found.good[i]] for i in chosen]
+    everybody = [records[position] for position in found.good]
+    rows = [everybody[i] for i in chosen]
     columns = {"index": np.arange(len(rows), dtype=np.int64)}
-    for key in shared_keys([row.values for row in rows]):
+    # What the examples hold is settled over all splits, so that no two of them differ.
+    for key in shared_keys([row.values for row in everybody]):
         columns[key] = np.array([row.values[key] for row in rows])
     shapes = [found.shapes[i] for i in chosen]
-    contents = shared_keys(shapes)
-    mute = "frames" in contents and "audio" not in contents and any("audio" in s for s in shapes)
-    if mute and not keys:
+    contents = shared_keys(found.shapes)
+    sounds = any("audio" in shape for shape in found.shapes)
+    if not keys and sounds and "frames" in contents and "audio" not in contents:
         contents += ["audio", "sample_rate"]
         shapes = [{"audio": (None,), "sample_rate": (), **shape} for shape in shapes]
     contents = [key for key in contents if not keys or key in (*keys, *COMPANIONS)]

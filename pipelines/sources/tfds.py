@@ -66,11 +66,8 @@ def from_builder(builder, split, keys, what):
     if not has:
         raise BadInput(f"{what} holds no examples.")
     known = {splits.SAME.get(name, name) for name in has}
-    if (
-        ("train" in known
-        and not known & {"test", "val"})
-        or ("train" not in known
-        and split == "train")
+    if ("train" in known and not known & {"test", "val"}) or (
+        "train" not in known and split == "train"
     ):
         own = "train" if "train" in has else max(has, key=has.get)
         names = [f"{own}/{i}" for i in range(has[own])]
