@@ -543,8 +543,6 @@ def _apply(name, image, level, sign, centre):
     grey = [128] * 3
     scale = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32) / 224.0
     function = augment.NAME_TO_FUNC[name]
-    if name in ("AutoContrast", "Equalize", "Invert"):
-        return function(image)
     if name in ("Color", "Contrast", "Brightness", "Sharpness"):
         return function(image, part * 1.8 + 0.1)
     if name == "Rotate":
@@ -568,7 +566,7 @@ def _apply(name, image, level, sign, centre):
         columns = tf.abs(2 * (tf.range(extent[1]) - middle[1]) + 1) <= 2 * half
         hole = rows[:, None, None] & columns[None, :, None]
         return tf.where(hole, tf.constant(128, tf.uint8), image)
-    raise ValueError(f"no operation is called {name!r}; there are {', '.join(OPERATIONS)}")
+    return function(image)
 
 
 def _distort(images, programs, chances, choice, u):
@@ -603,8 +601,12 @@ def rand_augment(images, seed, layers=2, magnitude=10, operations=OPERATIONS):
     """`layers` operations in turn, each drawn from `operations`, at `magnitude` (0 to 10).
 
     RandAugment (Cubuk et al., 2020) with the operations of the Model Garden. Repeatable under
-    `seed`. One image at a time: some thirty times slower than the functions above.
+    `seed`. One image at a time: some thirty times slower than the functions above. Raises ValueError
+    for an operation that is not among OPERATIONS.
     """
+    for name in operations:
+        if name not in OPERATIONS:
+            raise ValueError(f"no operation is called {name!r}; there are {', '.join(OPERATIONS)}")
     images = to_float(images)
     programs = [[(name, magnitude)] for name in operations]
     always = [[1.0]] * len(programs)
