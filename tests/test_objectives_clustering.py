@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from objective_checks import draw, gradients, holds
+from scipy.optimize import linear_sum_assignment
 
 from tfssl.objectives import clustering
 
@@ -144,3 +145,37 @@ def test_self_distillation_has_the_worked_values():
         flat = np.zeros((1, 2, classes))
         found = clustering.self_distillation(flat, flat, np.zeros(classes), 0.1, 0.04)
         assert float(found) == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+def test_the_assignment_is_the_best_of_all(size):
+    similarity = draw(size, size, seed=size)
+    columns = clustering.assign(similarity).numpy()
+    assert sorted(columns) == list(range(size))
+    best = similarity[linear_sum_assignment(similarity, maximize=True)].sum()
+    assert similarity[np.arange(size), columns].sum() == pytest.approx(best, abs=1e-4)
+
+
+def test_the_assignment_of_swapped_rows_swaps_them_back():
+    z, targets = np.eye(2), np.eye(2)[::-1]
+    columns = clustering.assign(z @ targets.T).numpy()
+    assert np.sum((z - targets) ** 2) == 4 and np.sum((z - targets[columns]) ** 2) == 0
+
+
+def test_the_assignment_survives_ties_and_what_is_not_a_number():
+    assert sorted(clustering.assign(np.zeros((5, 5))).numpy()) == list(range(5))
+    assert sorted(clustering.assign(np.full((5, 5), np.nan)).numpy()) == list(range(5))
+    similarity = np.array([[np.nan, 1.0], [2.0, 1.0]])
+    assert clustering.assign(similarity).numpy().tolist() == [1, 0]
+
+
+def test_the_assignment_works_inside_compiled_and_plain_steps_of_unknown_batch():
+    similarity = draw(6, 6)
+    expected = linear_sum_assignment(similarity, maximize=True)[1]
+    for compiled in (True, False):
+        step = tf.function(
+            lambda s: clustering.assign(s) + 0,
+            input_signature=[tf.TensorSpec([None, None])],
+            jit_compile=compiled,
+        )
+        assert step(tf.constant(similarity, tf.float32)).numpy().tolist() == expected.tolist()

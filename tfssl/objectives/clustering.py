@@ -61,6 +61,71 @@ def self_distillation(student, teacher, centre, student_temperature, teacher_tem
     return _other_views(tf.nn.log_softmax(float32(student) / student_temperature), targets)
 
 
+@tf.function(jit_compile=True, reduce_retracing=True)
+def assign(similarity):
+    """The one-to-one assignment with the largest total similarity, without gradient.
+
+    Args:
+        similarity: [B, B]; what is not finite counts as the worst.
+
+    Returns:
+        int32 [B], a permutation: row i gets column assign(similarity)[i].
+
+    Exact, by shortest augmenting paths (the Hungarian method, O(B^3)), in TensorFlow so that a
+    training step can be compiled around it; compiled always, since step by step it is several times
+    slower. For targets of the whole batch over replicas, give it gathered rows.
+    Source: Kuhn 1955; Jonker & Volgenant 1987. Used in Bojanowski & Joulin 2017, section 3.2.
+    """
+    similarity = tf.stop_gradient(float32(similarity))
+    finite = tf.math.is_finite(similarity)
+    similarity = tf.where(finite, similarity, tf.reduce_min(tf.where(finite, similarity, 0.0)) - 1)
+    cost = tf.reduce_max(similarity) - similarity
+    size = tf.shape(cost)[0]
+    start = size  # an extra column, from which every path begins
+    infinite = tf.constant(float("inf"))
+
+    def add_row(row, row_price, column_price, owner):
+        owner = tf.tensor_scatter_nd_update(owner, [[start]], [row])
+
+        def visit(column, row_price, column_price, shortest, previous, visited, visited_row):
+            visited |= tf.range(size + 1) == column
+            reduced = cost[visited_row] - row_price[visited_row] - column_price[:-1]
+            reduced = tf.concat([reduced, [infinite]], axis=0)
+            closer = ~visited & (reduced < shortest)
+            shortest = tf.where(closer, reduced, shortest)
+            previous = tf.where(closer, column, previous)
+            reachable = tf.where(visited, infinite, shortest)
+            nearest = tf.argmin(reachable, output_type=tf.int32)
+            step = reachable[nearest]
+            # The prices move so that edges of the path stay tight.
+            paid = step * float32(visited)
+            owners = tf.where(visited, owner, size)
+            row_price += tf.math.unsorted_segment_sum(paid, owners, size + 1)
+            column_price -= paid
+            shortest = tf.where(visited, shortest, shortest - step)
+            return nearest, row_price, column_price, shortest, previous, visited, owner[nearest]
+
+        nothing = tf.zeros([size + 1], tf.bool), row
+        shortest, previous = tf.fill([size + 1], infinite), tf.fill([size + 1], start)
+        column, row_price, column_price, _, previous, _, _ = tf.while_loop(
+            lambda *state: state[-1] >= 0,  # until a column is free
+            visit,
+            (start, row_price, column_price, shortest, previous, *nothing),
+        )
+
+        def shift(column, owner):
+            before = previous[column]
+            return before, tf.tensor_scatter_nd_update(owner, [[column]], [owner[before]])
+
+        _, owner = tf.while_loop(lambda column, _: column != start, shift, (column, owner))
+        return row + 1, row_price, column_price, owner
+
+    prices = tf.zeros([size + 1])
+    free = tf.fill([size + 1], -1)
+    *_, owner = tf.while_loop(lambda row, *_: row < size, add_row, (0, prices, prices, free))
+    return tf.scatter_nd(owner[:size, None], tf.range(size), [size])
+
+
 def _other_views(log_probabilities, targets):
     """Mean cross-entropy of [B, V, K] with [B, G, K] over all pairs of different views."""
     targets = tf.stop_gradient(float32(targets))
