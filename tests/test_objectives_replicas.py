@@ -24,6 +24,7 @@ CASES = (
     "vicreg",
     "sinkhorn",
     "swapped_prediction",
+    "assign",
     "masked_mse",
     "masked_mean_without_any_on_one_replica",
 )
@@ -52,7 +53,7 @@ def test_two_replicas_equal_one(measured, case):
 def objectives():
     import tensorflow as tf
 
-    from tfssl.objectives import clustering, contrastive, decorrelation, reconstruction
+    from tfssl.objectives import clustering, contrastive, decorrelation, reconstruction, replicas
 
     def codes(scores):
         return clustering.sinkhorn(scores, 0.2, 3)
@@ -61,6 +62,12 @@ def objectives():
         views = tf.stack([a, b, a - b], axis=1)
         given = tf.stack([codes(a), codes(b)], axis=1)
         return clustering.swapped_prediction(views, given, 0.3)
+
+    def assigned(a, b, extra):
+        targets = replicas.gather(tf.stop_gradient(b))
+        columns = clustering.assign(tf.matmul(replicas.gather(a), targets, transpose_b=True))
+        mine = tf.gather(columns, replicas.own_columns(a))
+        return decorrelation.normalised_mse(a, tf.gather(targets, mine))
 
     def bags(x):
         return tf.stack([x, 0.5 * x[:, ::-1]], axis=1)
@@ -76,6 +83,7 @@ def objectives():
         "vicreg": lambda a, b, e: decorrelation.vicreg(a, b),
         "sinkhorn": lambda a, b, e: tf.reduce_mean(codes(b) * a),
         "swapped_prediction": swapped,
+        "assign": assigned,
         "masked_mse": lambda a, b, e: reconstruction.masked_mse(bags(a), bags(b), _hidden(e)),
         "masked_mean_without_any_on_one_replica": lambda a, b, e: reconstruction.masked_mean(
             a, _late(e)

@@ -23,13 +23,14 @@ def weighted_knn(train, train_labels, test, k=20, temperature=0.07):
         int [M]; of labels with equal votes the smallest.
 
     Raises:
-        ValueError: k < 1, or shapes that do not match.
+        ValueError: k < 1, temperature <= 0, shapes that do not match, features not finite.
 
     Source: Wu et al. 2018 (instance discrimination), section 3.4.
     """
     train, test = _unit(train), _unit(test)
     labels, codes = np.unique(np.asarray(train_labels), return_inverse=True)
     _require(k >= 1, f"k is the number of neighbours, at least 1, not {k}.")
+    _require(temperature > 0, f"temperature must be above 0, not {temperature}.")
     _require(
         train.ndim == 2 and test.ndim == 2 and train.shape[1] == test.shape[1] and len(train),
         f"weighted_knn needs features [N, D] and [M, D], not {train.shape} and {test.shape}.",
@@ -47,9 +48,11 @@ def weighted_knn(train, train_labels, test, k=20, temperature=0.07):
 
 def _vote(similarity, codes, classes, k, temperature):
     bound = np.partition(similarity, -k, axis=1)[:, -k][:, None]  # the k-th best of each row
-    above, equal = similarity > bound, similarity == bound
-    wanted = k - above.sum(1, keepdims=True)
-    chosen = above | (equal & (np.cumsum(equal, axis=1) <= wanted))
+    chosen = similarity >= bound
+    # Equal similarities at the border make more than k: there the earlier rows are taken.
+    for row in np.flatnonzero(chosen.sum(1) > k):
+        tied = np.flatnonzero(similarity[row] == bound[row])
+        chosen[row, tied[k - np.count_nonzero(similarity[row] > bound[row]) :]] = False
     _require(
         np.all(chosen.sum(1) == k), "weighted_knn got features that are not finite (NaN or inf)."
     )
