@@ -44,7 +44,8 @@ def train(ds, views, batch_size, seed=0, start_step=0):
 
     Returns:
         A `tf.data.Dataset` of one pass. `.endless(start_step)` on it gives the same batches without
-        an end, and `.steps` is the number of batches a pass.
+        an end, `.steps` is the number of batches a pass, and `.preview(n)` gives the first n
+        examples beside their views.
 
     Raises:
         BadInput: if the data holds no full batch.
@@ -65,6 +66,7 @@ def train(ds, views, batch_size, seed=0, start_step=0):
     batches = batches.prefetch(tf.data.AUTOTUNE)
     batches.steps = steps
     batches.endless = functools.partial(_endless, stream, steps)
+    batches.preview = functools.partial(_preview, ds, views, seed)
     return batches
 
 
@@ -113,6 +115,13 @@ def multitask(tasks):
     batches.endless = lambda start_step=0: joined(
         {name: ds.endless(start_step) for name, ds in tasks.items()}
     )
+
+    def preview(count):
+        previews = {name: ds.preview(count) for name, ds in tasks.items()}
+        examples = next(iter(previews.values()))[0]
+        return examples, _by_task({name: views for name, (_, views) in previews.items()})
+
+    batches.preview = preview
     return batches
 
 
@@ -133,6 +142,28 @@ def _endless(stream, steps, start_step=0):
     later = tf.data.Dataset.counter(start_step // steps + 1, dtype=tf.int64)
     passes = first.concatenate(later.map(lambda p: p * steps))
     return stream(passes, steps).prefetch(tf.data.AUTOTUNE)
+
+
+def _preview(ds, views, seed, count):
+    """(examples, views) of the first `count` examples; pictures of several sizes are padded."""
+    seen = _unlabelled(ds, views).take(count)
+    if _is_uniform(seen):
+        examples = next(iter(seen.batch(count)))
+        return examples, views(examples, _fold_in(seed, 0))
+    singles = list(seen.batch(1))
+    each = [views(single, _fold_in(seed, i)) for i, single in enumerate(singles)]
+    joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *each)
+    return {key: _padded([single[key][0] for single in singles]) for key in singles[0]}, joined
+
+
+def _padded(values):
+    """Tensors of one rank, stacked, with zeros where one is smaller than the largest."""
+    if values[0].shape.rank == 0:
+        return tf.stack(values)
+    largest = tf.reduce_max([tf.shape(value) for value in values], axis=0)
+    return tf.stack(
+        [tf.pad(v, tf.stack([tf.zeros_like(largest), largest - tf.shape(v)], 1)) for v in values]
+    )
 
 
 def _stream(ds, views, batch_size, seed, passes, steps):
@@ -174,6 +205,8 @@ def _by_position(ds, order, most, size):
 
 def _by_buffer(buffer, ds, order, most, size):
     """One shuffled pass as batches of examples, shuffled as far as `buffer` examples reach."""
+    # Inside this graph the order shall follow `order` alone, not tf.random.set_seed.
+    tf.compat.v1.set_random_seed(1)
     order = tf.cast(order[1], tf.int64)  # fold_in moves the second half
     shuffled = ds.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
     return shuffled.take(most).batch(size, drop_remainder=True)

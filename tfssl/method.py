@@ -1,5 +1,6 @@
 """What a method is to Keras: an encoder, an objective, and what follows a step."""
 
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -9,8 +10,8 @@ import tensorflow as tf
 class Method(keras.Model):
     """A self-supervised method: `call` makes outputs of views, `objective` a number of outputs.
 
-    Everything that has weights is built in the constructor, so that a run can be restored before its
-    first step. `fit` is Keras' own: this class only divides the loss by the number of replicas
+    Everything that has weights is built in the constructor, so that a run can be restored before
+    its first step. `fit` is Keras' own: this class only divides the loss by the number of replicas
     (Keras does that for its own losses alone), keeps the objective in float32, and calls
     `after_step` once the weights have moved.
 
@@ -95,7 +96,7 @@ class Adversarial(Method):
         return [v for v in self.trainable_variables if id(v) not in theirs]
 
     def build_optimizers(self):
-        """Makes the slots of both optimisers; inside `fit` it would be too late under a strategy."""
+        """Makes the slots of both optimisers; inside `fit` it is too late under a strategy."""
         with self.distribute_strategy.scope():
             self.optimizer.build(self.player_variables)
             self.critic_optimizer.build(self.critic.trainable_variables)
@@ -180,12 +181,12 @@ class Run(NamedTuple):
 
     model: keras.Model
     dataset: tf.data.Dataset
-    epochs: int = 1
+    epochs: float = 1
     callbacks: Any = ()
 
     def fit(self, callbacks=(), **kwargs):
         """Keras' `fit`; what is given here is added to, or stands before, the run's own."""
-        kwargs = {"epochs": self.epochs, **kwargs}
+        kwargs = {"epochs": math.ceil(self.epochs), "shuffle": False, **kwargs}
         return self.model.fit(self.dataset, callbacks=[*self.callbacks, *callbacks], **kwargs)
 
 

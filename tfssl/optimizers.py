@@ -50,7 +50,9 @@ class LARS(keras.optimizers.Optimizer):
         velocity = self._velocities[self._get_variable_index(variable)]
         if len(variable.shape) > 1:
             gradient = gradient + self.decay * variable
-            weight_norm, gradient_norm = ops.norm(variable), ops.norm(gradient)
+            weight_norm, gradient_norm = (
+                ops.sqrt(ops.sum(ops.square(v))) for v in (variable, gradient)
+            )
             ratio = self.eta * weight_norm / ops.maximum(gradient_norm, 1e-30)
             usable = ops.logical_and(weight_norm > 0, gradient_norm > 0)
             gradient = gradient * ops.where(usable, ratio, 1.0)

@@ -1,0 +1,159 @@
+"""A run's folder: what was called, what came of each epoch, and who may write there."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import time
+
+import keras
+
+from tfssl.errors import BadInput
+from tfssl.files import written_whole
+
+VERSIONED = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "tensorflow-io")
+
+
+def read_json(path):
+    """A JSON file's content; BadInput where it is missing or not JSON."""
+    path = pathlib.Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadInput(f"There is no {path.name} in {path.parent}: is it a run's folder?") from None
+    except (OSError, ValueError) as fault:
+        raise BadInput(f"{path} cannot be read: {fault}.") from None
+
+
+def write_json(path, content):
+    """Writes JSON whole or not at all; numbers that are not finite become null."""
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps(_finite(content), indent=1) + "\n")
+
+
+def claim(directory, call):
+    """Makes or reopens a run's folder for `call`; what else lies there is never touched.
+
+    Returns:
+        The content of run.json: of the earlier start of the same call, or a new one.
+
+    Raises:
+        BadInput: if the folder holds something else, or cannot be written.
+    """
+    directory = pathlib.Path(directory)
+    record = directory / "run.json"
+    if record.exists():
+        run = read_json(record)
+        for key, value in json.loads(json.dumps(call)).items():
+            if run.get(key) != value:
+                raise BadInput(_difference(directory, key, run.get(key), value))
+        return run
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise BadInput(
+            f"--out {directory}: this is not a run of tfssl and not empty; give another folder."
+        )
+    run = {**call, "versions": versions(), "host": host(), "started": now(), "finished": None}
+    try:
+        write_json(record, run)
+    except OSError as fault:
+        raise BadInput(f"--out {directory} cannot be written: {fault.strerror}.") from None
+    return run
+
+
+def _difference(directory, key, before, after):
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in {**before, **after}:
+            if before.get(name) != after.get(name):
+                key, before, after = name, before.get(name), after.get(name)
+                break
+    return (
+        f"--out {directory} holds a run with {key}={before!r}, this call says {after!r}: "
+        "repeat that call to resume it, or give another folder."
+    )[:600]
+
+
+class Journal(keras.callbacks.Callback):
+    """Keeps history.json: one object an epoch, rewritten whole after each.
+
+    Args:
+        path: of the file; epochs that it holds already keep their values.
+        examples: examples an epoch.
+    """
+
+    def __init__(self, path, examples):
+        super().__init__()
+        self.path = pathlib.Path(path)
+        self.examples = examples
+        self.rows = read_json(path) if self.path.exists() else []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.rows = [row for row in self.rows if row["epoch"] < epoch + 1]
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.start
+        row = {"epoch": epoch + 1}
+        row |= {name: float(value) for name, value in (logs or {}).items()}
+        row |= {"seconds": seconds, "examples_per_second": self.examples / seconds}
+        self.rows.append(row)
+        write_json(self.path, self.rows)
+
+
+class Deadline(keras.callbacks.Callback):
+    """Stops after the epoch in which a time is up."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.end = time.perf_counter() + seconds
+
+    def on_epoch_end(self, epoch, logs=None):
+        if time.perf_counter() > self.end:
+            self.model.stop_training = True
+
+
+def versions():
+    """Of what a result depends on."""
+    import importlib.metadata
+
+    import tfssl
+
+    found = {"tfssl": tfssl.__version__, "python": platform.python_version()}
+    for name in VERSIONED:
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def host():
+    """What the run ran on, without its name."""
+    import tensorflow as tf
+
+    accelerators = [
+        tf.config.experimental.get_device_details(device).get("device_name", device.device_type)
+        for device in tf.config.list_physical_devices()
+        if device.device_type != "CPU"
+    ]
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "accelerators": accelerators,
+    }
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _finite(content):
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    if hasattr(content, "item"):
+        content = content.item()
+    if isinstance(content, float) and content not in (float("inf"), -float("inf")):
+        return content if content == content else None
+    if isinstance(content, float):
+        return None
+    return content
