@@ -191,7 +191,7 @@ def described(rows, class_names):
     if kinds & {"video", "audio"}:
         # Bytes, not the default list of integers, which takes several times the room.
         features["audio"] = tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding="bytes")
-        features["sample_rate"] = tfds.features.Scalar(np.int32)
+        features["sample_rate"] = tfds.features.Scalar(np.int64)
         features["audio_start"] = tfds.features.Scalar(np.float32)
         features["audio_offset"] = tfds.features.Scalar(np.float32)
     for key in records.shared_keys([row.values for row in rows]):
@@ -303,7 +303,7 @@ def encoded(row, features, options):
     if "audio" in features:
         samples = example.get("audio", np.zeros([0], np.float32))
         example["audio"] = np.clip(np.rint(samples * PCM), -PCM, PCM - 1).astype(np.int16)
-        example["sample_rate"] = np.int32(sample_rate)
+        example["sample_rate"] = np.int64(sample_rate)
         example["audio_start"] = np.float32(0)
         example.setdefault("audio_offset", np.float32(0))
         shapes["audio"] = samples.shape

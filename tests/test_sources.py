@@ -9,10 +9,10 @@ import wave
 import numpy as np
 import pytest
 from PIL import Image
-from tfssl.pipelines import BadInput
-from tfssl.pipelines.sources import broken_report, records, require
 
 from tfssl import pipelines
+from tfssl.pipelines import BadInput
+from tfssl.pipelines.sources import broken_report, records, require
 
 
 def picture(path, size=(8, 8), seed=0, mode="RGB", **options):
@@ -261,6 +261,20 @@ def test_images_of_many_sizes_keep_them_in_memory_and_streamed(tmp_path, monkeyp
     for a, b in zip(held.as_numpy_iterator(), streamed.as_numpy_iterator()):
         assert np.abs(a["image"].astype(int) - b["image"]).max() <= 2
         assert a["index"] == b["index"]
+    for dataset in (held, streamed):
+        third = dataset.gather(np.array([2]))
+        assert third["index"].numpy() == [2]
+        assert third["image"].shape == (1, *list(held.as_numpy_iterator())[2]["image"].shape)
+
+
+def test_positions_are_gathered_as_they_stand(tmp_path):
+    for i in range(12):
+        picture(tmp_path / f"{i:02}.png", seed=i)
+    dataset = pipelines.load(tmp_path)
+    examples = list(dataset.as_numpy_iterator())
+    batch = dataset.gather(np.array([3, 1]))
+    np.testing.assert_array_equal(batch["index"], [3, 1])
+    np.testing.assert_array_equal(batch["image"], [examples[3]["image"], examples[1]["image"]])
 
 
 def test_sounds_are_mono_floats_and_bad_ones_are_listed(tmp_path):

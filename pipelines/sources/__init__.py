@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import tensorflow as tf
+
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import splits
 from tfssl.pipelines.sources.records import broken_report
@@ -47,10 +48,12 @@ def load(
     Returns:
         A dataset of example dicts: `image` uint8 [H, W, 3]; `frames` uint8 [T, H, W, 3] with
         `fps` float32 and `frame_times` float32 [T] in seconds; `audio` float32 [N] in [-1, 1]
-        with `sample_rate` int32, beginning with frame 0; `text` string; `label` int64; `index`
+        with `sample_rate` int64, beginning with frame 0; `text` string; `label` int64; `index`
         int64, the position in this split's order. It carries four attributes: `broken`
         [(path, reason)] and `total` (of the whole source, see `broken_report`), `paths` (a name
-        an example, in order) and `class_names` ([] where there are no labels).
+        an example, in order) and `class_names` ([] where there are no labels). Sources that can
+        read anywhere have a fifth, `gather(positions)`: the batch of examples at int64 [B]; where
+        shapes differ between examples B is 1.
 
     Raises:
         BadInput: with one sentence that says what to do.

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 import tensorflow as tf
-from tfssl.pipelines.sources import splits
+
+from tfssl.pipelines.sources import records, splits
 
 SIDE = 32
 INK = 16  # the set's grey values count inked pixels of a 4x4 block: 0..16
@@ -30,7 +31,7 @@ def load(split):
     """One split of the digits: `train` or `test`, cut 90/10 by hash of each digit's number."""
     images, labels = arrays()
     chosen = splits.cut([f"digits/{i}" for i in range(len(labels))], split)
-    dataset = tf.data.Dataset.from_tensor_slices(
+    dataset = records.anywhere(
         {
             "image": images[chosen],
             "label": labels[chosen],

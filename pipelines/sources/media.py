@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+
 from tfssl.pipelines.sources.images import Unreadable, reason
 
 # What ffmpeg takes pictures, captions and plain text for; none of them is a video.
@@ -49,7 +50,7 @@ def read(record, wants):
     if "audio" in keys and "audio" not in example:
         raise Unreadable("it has no sound")
     if "audio" in example:
-        example["sample_rate"] = np.int32(sample_rate)
+        example["sample_rate"] = np.int64(sample_rate)
     example.pop("audio_offset", None)
     if not example:
         raise Unreadable("nothing that is asked for")
@@ -59,7 +60,7 @@ def read(record, wants):
 def silence(example, sample_rate):
     """The zeros that stand for the sound of a clip without any, as long as its frames."""
     samples = np.zeros([round(duration(example) * sample_rate)], np.float32)
-    return {"audio": samples, "sample_rate": np.int32(sample_rate)}
+    return {"audio": samples, "sample_rate": np.int64(sample_rate)}
 
 
 def duration(example):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import images
 from tfssl.pipelines.sources.images import Unreadable
@@ -228,9 +229,37 @@ def held(columns, arrays):
             example[key] = tf.ensure_shape(value, statics[key])
         return example
 
+    return anywhere(columns, cut if flat else None)
+
+
+def anywhere(columns, finish=None):
+    """A dataset over columns [N, ...], in order, that can be read at any positions too.
+
+    Args:
+        columns: {key: array}.
+        finish: turns the dict of one row into an example.
+
+    Returns:
+        A dataset with an attribute `gather`: int64 positions [B] -> the batch of their examples.
+        Examples whose shapes differ can only be had one by one (B = 1).
+    """
+    columns = {key: tf.constant(values) for key, values in columns.items()}
     result = tf.data.Dataset.from_tensor_slices(columns)
-    if flat:
-        result = result.map(cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if finish:
+        result = result.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    specs = result.element_spec
+    uniform = all(spec.shape.is_fully_defined() for spec in specs.values())
+
+    def gather(positions):
+        rows = {key: tf.gather(values, positions) for key, values in columns.items()}
+        if finish is None:
+            return rows
+        if uniform:
+            return tf.map_fn(finish, rows, fn_output_signature=specs)
+        example = finish({key: tf.squeeze(value, 0) for key, value in rows.items()})
+        return {key: value[None] for key, value in example.items()}
+
+    result.gather = gather
     return result
 
 
@@ -238,7 +267,7 @@ def streamed(columns, rows, shapes, contents, plain, wants):
     """Nothing in memory: each example is read and decoded when it is its turn, in parallel."""
     statics = {key: static([row[key] for row in shapes]) for key in contents}
     only_image = contents == ["image"] and set(rows[0].files) == {"image"}
-    kinds = {"image": tf.uint8, "frames": tf.uint8, "sample_rate": tf.int32}
+    kinds = {"image": tf.uint8, "frames": tf.uint8, "sample_rate": tf.int64}
 
     def by_python(index):
         example, _ = read(rows[int(index)], wants)
@@ -272,8 +301,7 @@ def streamed(columns, rows, shapes, contents, plain, wants):
             example[key] = tf.ensure_shape(value, statics[key])
         return example
 
-    result = tf.data.Dataset.from_tensor_slices(columns)
-    return result.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return anywhere(columns, decode)
 
 
 def static(shapes):

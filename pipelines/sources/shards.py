@@ -5,6 +5,7 @@ import pathlib
 import struct
 
 import tensorflow as tf
+
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import records, splits, tfds
 

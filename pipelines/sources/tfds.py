@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
+
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import splits
 
@@ -169,7 +170,7 @@ def converted(example, roles):
             if value.shape.rank == 2:
                 value = tf.reduce_mean(value, axis=-1)
             result["audio"] = tf.clip_by_value(value, -1.0, 1.0)
-            result.setdefault("sample_rate", tf.constant(extra, tf.int32))
+            result.setdefault("sample_rate", tf.constant(extra, tf.int64))
         elif role == "boxes" and extra != "as it is":
             result["boxes"] = value[None] if extra == "one" else value["bbox"]
         elif role == "label":
@@ -178,7 +179,7 @@ def converted(example, roles):
             result[role] = value
     for key in ("fps", "sample_rate"):
         if key in example:
-            result[key] = tf.cast(example[key], tf.float32 if key == "fps" else tf.int32)
+            result[key] = tf.cast(example[key], tf.float32 if key == "fps" else tf.int64)
     return result
 
 
