@@ -84,11 +84,12 @@ def fabricate(folder, method="image.simclr", gain=1.0, labels=True):
             "epoch": e,
             "loss": 5.0 / (1 + gain * e),
             "val_loss": 5.1 / (1 + gain * e),
-            **({"knn_top1": 0.3 + 0.02 * e} if e % 2 else {}),
-            "feature_std": 0.05,
-            "effective_rank": 20.0 + e,
-            "alignment": 0.5,
-            "uniformity": -2.0,
+            **({f"knn_{k}": v + e / 50 for k, v in spread(0.3).items()} if e % 2 else {}),
+            "health_std": 0.9,
+            "health_rank": 20.0 + e,
+            "health_alignment": 0.5,
+            "health_uniformity": -2.0,
+            "health_loss_to_chance": 0.7,
             "seconds": 10.0,
             "examples_per_second": 500.0,
         }
@@ -113,14 +114,16 @@ def fabricate(folder, method="image.simclr", gain=1.0, labels=True):
     results = {
         "knn": spread(0.4 * gain, k=20, temperature=0.07),
         "retrieval": {"R@1": 0.3 * gain, "median_rank": 3.0 / gain},
-        "layers": {"c1": spread(0.2), "c2": spread(0.3 * gain)},
+        "layers": {"taps": 2, "c1_C": 0.1, "c2_C": 1.0, "c1_dimensions": 64}
+        | {f"c1_{key}": value for key, value in spread(0.2).items()}
+        | {f"c2_{key}": value for key, value in spread(0.3 * gain).items()},
     }
     evaluation = {
         "encoder": "runs/x",
         "data": "digits@test",
         "results": results,
         "random": {"knn": spread(0.342, k=20, temperature=0.07)},
-        "supervised": {"knn": spread(0.9, k=20, temperature=0.07)},
+        "supervised": spread(0.9, labels=1.0, epochs=30),
     }
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     report.sheet({"image": images()}, images()[:, None].repeat(2, 1), None, folder / "sheet.png")
@@ -274,11 +277,14 @@ def test_one_run_gives_a_whole_page_that_needs_nothing_else(runs, tmp_path):
     path = report.build([runs[0]], tmp_path / "r.html")
     parser, text = parsed(path)
     assert path.stat().st_size < 2_000_000
+    assert path.read_text("utf-8").count('class="band s0"') == 1  # around the probe's curve
+    assert "c1_C" not in text and "knn top-1 low" not in text
     assert parser.tags.count("h1") == 1
     for part in (
         "kNN", "40.0 %", "34.2 %", "39.0 to 41.0 %", "k = 20", "temperature = 0.07", "supervised",
         "5.8 points above the random encoder", "median rank", "t-SNE", "perplexity",
-        "Standard deviation", "Effective rank", "Alignment", "Uniformity", "500", "60 s",
+        "90.0 %", "c2: top-1", "taps = 2", "Loss against chance", "Standard deviation",
+            "Effective rank", "Alignment", "Uniformity", "500", "60 s",
         "mixed_bfloat16", "tensorflow 2.20.0", "--small --data digits", "tfssl.load(", "hub.load(",
         "<d>",
     ):  # fmt: skip
@@ -316,8 +322,8 @@ def test_what_is_missing_or_broken_costs_one_line_and_not_the_page(tmp_path):
     _, text = parsed(report.build(run, tmp_path / "r.html"))
     for part in (
         "run.json cannot be read", "evaluation.json is no object", "features.npz cannot be read",
-        "one row only", "sheet.png is no readable picture", "No evaluation yet",
-        "no features were gathered", "No encoder has been exported",
+        "one row only", "The picture sheet.png cannot be read", "No evaluation yet",
+        "No features were gathered", "No encoder has been exported",
     ):  # fmt: skip
         assert part in text, part
 

@@ -51,12 +51,13 @@ def _svg(height, label, body):
     )
 
 
-def lines(series, label, names=None, height=200):
+def lines(series, label, names=None, bands=(), height=200):
     """A line chart.
 
     Args:
       series: list of (style class, name, xs, ys); a NaN interrupts the line.
       label: what the chart shows, for those who cannot see it; the last values are added.
+      bands: list of (style class, xs, lows, highs), all finite, drawn beneath.
       names: the names of x = 0, 1, ... where x is not a number.
     """
     left, right, top, bottom = 46, 14, 12, 26
@@ -64,7 +65,8 @@ def lines(series, label, names=None, height=200):
     if not points:
         return ""
     x_low, x_high = min(p[0] for p in points), max(p[0] for p in points)
-    low, high = min(p[1] for p in points), max(p[1] for p in points)
+    reach = [p[1] for p in points] + [y for _, _, *ends in bands for end in ends for y in end]
+    low, high = min(reach), max(reach)
     pad = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     low, high = (max(0.0, low - pad) if low >= 0 else low - pad), high + pad
     span = (x_high - x_low) or 1
@@ -89,6 +91,10 @@ def lines(series, label, names=None, height=200):
         anchor = "middle" if x < WIDTH - 30 else "end"
         x = min(x, WIDTH - 4) if anchor == "end" else x
         body.append(f'<text x="{x:.1f}" y="{height - 6}" text-anchor="{anchor}">{text}</text>')
+    for style, xs, lows, highs in bands:
+        around = [*zip(xs, highs), *reversed(list(zip(xs, lows)))]
+        outline = "L".join("{:.1f} {:.1f}".format(*place(x, y)) for x, y in around)
+        body.append(f'<path class="band {style}" d="M{outline}Z"/>')
     last = []
     for style, name, xs, ys in series:
         path, pen = [], "M"

@@ -19,18 +19,18 @@ COST = ("epoch", "seconds", "examples_per_second", "learning_rate")
 PROBE = re.compile(r".*(knn|probe|linear|top\d|R@\d|retrieval|svm)", re.IGNORECASE)
 HEALTH = (
     (r".*(std|deviation)", "Standard deviation",
-     "how far features spread around their mean; a fall towards zero is collapse: "
-     "every input gets the same features"),
+     "how far unit-length features spread; near 1 they are well spread, and a fall towards 0 is "
+     "collapse: every input gets the same features"),
     (r".*rank(me)?$", "Effective rank",
      "how many directions the features really use; a small number means that most are idle"),
     (r".*align", "Alignment",
      "how far apart two views of one example lie; lower means that views agree"),
     (r".*uniform", "Uniformity",
      "how evenly examples fill the sphere; more negative is more even, zero is collapse"),
-    (r".*chance", "Against chance",
-     "the loss compared with that of guessing; where it stays at chance nothing is learned"),
+    (r".*chance", "Loss against chance",
+     "the loss divided by that of blind guessing; while it stays at 1 nothing is learned"),
 )  # fmt: skip
-MOST_POINTS = 1000  # t-SNE of these takes seconds
+MOST_POINTS = 700  # t-SNE of these takes three seconds
 FEWEST_FOR_TSNE = 30  # fewer points have no neighbourhoods to keep
 MOST_CLASSES = 2 * SERIES
 MOST_QUERIES = 6
@@ -119,19 +119,22 @@ def _title(found):
 
 
 def _lead(found):
+    """What was trained on what, as far as run.json says."""
     parts = []
     for r in found:
-        words = [f"<strong>{escape(r.name)}</strong>:"] if len(found) > 1 else []
         encoder = _argument(r, "encoder")
-        words.append(f"{escape(encoder)} trained" if encoder else "trained")
         data = r.run.get("data") or _argument(r, "data")
-        words.append(f"on {escape(data)}" if data else "")
         size = r.run.get("size") or _argument(r, "size")
-        words.append(f"at {escape(size)} px" if size else "")
-        if r.run.get("finished") is False:
-            words.append("(not finished yet)")
-        parts.append(" ".join(word for word in words if word))
-    return "; ".join(parts) + "."
+        words = [
+            f"{escape(encoder)} trained" if encoder else "trained",
+            f"on {escape(data)}" if data else "",
+            f"at {escape(size)} px" if size else "",
+            "(not finished yet)" if r.run.get("finished") is False else "",
+        ]
+        if any((encoder, data, size, words[-1])):
+            name = f"<strong>{escape(r.name)}</strong>: " if len(found) > 1 else ""
+            parts.append(name + " ".join(word for word in words if word))
+    return "; ".join(parts) + "." * bool(parts)
 
 
 def _argument(r, key):
@@ -169,8 +172,9 @@ def _style(i):
     return f"s{i % (2 * SERIES)}"
 
 
-def _of(r, found):
-    return f"{r.name}: " if len(found) > 1 else ""
+def _of(r, found, text):
+    """A sentence about a run, with its name where there are several."""
+    return f"{r.name}: {text}" if len(found) > 1 else text[0].upper() + text[1:]
 
 
 # What is known at a glance
@@ -181,14 +185,14 @@ def _tiles(found):
         return ""
     r = found[0]
     tiles = []
-    for protocol, result in _protocols(r.evaluation.get("results")).items():
+    for protocol, result in reading.protocols(r.evaluation.get("results")).items():
         metric, score = next(iter(reading.scores(result).items()), (None, None))
         if metric is None or len(tiles) == 2:
             continue
         share = reading.is_share(metric, [score.value])
         below = f"{_protocol_name(protocol)}, {_metric_name(metric)}"
-        chance = _protocols(r.evaluation.get("random")).get(protocol)
-        other = reading.scores(chance).get(metric) if chance else None
+        random = reading.protocols(r.evaluation.get("random"))
+        other = reading.scores(reading.baseline(random, protocol)).get(metric)
         if other:
             below += f"; random encoder {value_text(other.value, share)}"
         tiles.append((value_text(score.value, share), below))
@@ -234,7 +238,7 @@ def _seen(found):
     figures, shown = [], {}
     for r in found:
         if r.sheet is None:
-            figures.append(_note(f"{_of(r, found)}no sheet.png, so there is no picture of views."))
+            figures.append(_note(_of(r, found, "no sheet.png, so there is no picture of views.")))
             continue
         if r.sheet in shown.values():
             twin = next(name for name, sheet in shown.items() if sheet == r.sheet)
@@ -243,12 +247,12 @@ def _seen(found):
         try:
             source, width, height = _shrunk(r.sheet)
         except (OSError, ValueError, SyntaxError):
-            figures.append(_note(f"{_of(r, found)}sheet.png is no readable picture."))
+            figures.append(_note(_of(r, found, "the picture sheet.png cannot be read.")))
             continue
         shown[r.name] = r.sheet
         alt = f"Rows of examples: input, views and targets for {r.run.get('method') or r.name}"
-        words = "Each row is an example: what came in, the views of it, and any targets."
-        words = f"{r.name}. {words}" if len(found) > 1 else words
+        words = "each row is an example: what came in, the views of it, and any targets."
+        words = _of(r, found, words)
         figures.append(
             f'<figure><img class="sheet" src="{source}" width="{width}" height="{height}" '
             f'alt="{escape(alt)}"><figcaption>{escape(words)}</figcaption></figure>'
@@ -289,6 +293,11 @@ def _is_health(key):
 def _curves(found):
     keys = list(dict.fromkeys(key for r in found for key in reading.logs(r.history)))
     keys = [key for key in keys if key not in COST and not _is_health(key)]
+    keys = [
+        key
+        for key in keys
+        if not (key.endswith(("_low", "_high")) and key.rpartition("_")[0] in keys)
+    ]
     keys = [key for key in keys if not (key.startswith("val_") and key[4:] in keys)]
     order = sorted(keys, key=lambda key: (key != "loss", bool(PROBE.match(key))))
     if not order:
@@ -303,18 +312,19 @@ def _curves(found):
         )
     figures = []
     for key in order:
-        series, held_out = [], False
+        series, bands, held_out = [], [], False
         for i, r in enumerate(found):
             if any(key in row for row in r.history):
                 name = r.name if len(found) > 1 else ""
                 series.append((_style(i), name, *reading.curve(r.history, key)))
+                bands += _band(r.history, key, _style(i))
             if any(f"val_{key}" in row for row in r.history):
                 held_out = True
                 name = f"{r.name}, held out" if len(found) > 1 else "held out"
                 curve = reading.curve(r.history, f"val_{key}")
                 series.append((f"{_style(i)} dashed", name, *curve))
         caption = _log_name(key) + (", dashed: on held-out data" if held_out else "")
-        figures.append(_chart(series, caption))
+        figures.append(_chart(series, caption, bands=bands))
     alone = [r.name for r in found if len(r.history) <= 1]
     words = f"A single epoch, drawn as a dot: {', '.join(alone)}." if alone else ""
     return (
@@ -324,8 +334,8 @@ def _curves(found):
     )
 
 
-def _chart(series, caption, words=""):
-    figure = lines(series, f"{caption} over epochs")
+def _chart(series, caption, words="", bands=()):
+    figure = lines(series, f"{caption} over epochs", bands=bands)
     ends = [ys[-1] for _, _, _, ys in series if ys]
     now = f", {number(ends[0])} at the end" if len(series) == 1 else ""
     words = f": {words}" if words else ""
@@ -337,8 +347,17 @@ def _chart(series, caption, words=""):
     )
 
 
+def _band(history, key, style):
+    """The interval around a curve, where every epoch that has one has both its ends."""
+    rows = [row for row in history if f"{key}_low" in row and f"{key}_high" in row]
+    xs, lows = reading.curve(rows, f"{key}_low")
+    _, highs = reading.curve(rows, f"{key}_high")
+    whole = len(xs) > 1 and np.isfinite([*lows, *highs]).all()
+    return [(style, xs, lows, highs)] if whole else []
+
+
 def _log_name(key):
-    return key.replace("_", " ")
+    return re.sub(r"\bknn\b", "kNN", re.sub(r"top(\d)", r"top-\1", key.replace("_", " ")))
 
 
 def _last(r, key):
@@ -362,7 +381,8 @@ def _health(found):
                 if any(key in row for row in r.history)
             ]
             shown.update(style for style, *_ in series)
-            caption = name if _log_name(key).lower() in name.lower() else f"{name} ({key})"
+            ours = key.startswith("health_") or _log_name(key).lower() in name.lower()
+            caption = name if ours else f"{name} ({key})"
             figures.append(_chart(series, caption, words))
     if not figures:
         return _note(
@@ -374,24 +394,18 @@ def _health(found):
 # Evaluation
 
 
-def _protocols(results):
-    if not isinstance(results, dict):
-        return {}
-    return {name: result for name, result in results.items() if isinstance(result, dict)}
-
-
 def _entries(found):
     """(name, style, {protocol: object}, run or None) of every encoder that was evaluated."""
     entries = []
     for i, r in enumerate(found):
-        results = _protocols(r.evaluation.get("results"))
+        results = reading.protocols(r.evaluation.get("results"))
         if results:
             name = r.name if len(found) > 1 else str(r.run.get("method") or r.name)
             entries.append((name, _style(i), results, True))
     for kind, label in (("random", "random encoder"), ("supervised", "supervised")):
         seen = []
         for r in found:
-            results = _protocols(r.evaluation.get(kind))
+            results = reading.protocols(r.evaluation.get(kind))
             if results and results not in [other for _, other in seen]:
                 seen.append((r.name, results))
         for name, results in seen:
@@ -403,14 +417,17 @@ def _entries(found):
 
 def _evaluation(found):
     entries = _entries(found)
-    without = [r.name for r in found if not _protocols(r.evaluation.get("results"))]
+    without = [r.name for r in found if not reading.protocols(r.evaluation.get("results"))]
     if not any(ours for *_, ours in entries):
         return _note("No evaluation yet: `tfssl evaluate RUN --data D --protocol knn` makes one.")
-    protocols = list(dict.fromkeys(p for _, _, results, _ in entries for p in results))
+    protocols = list(dict.fromkeys(p for _, _, results, _ in entries for p in results if p))
     several = sum(ours for *_, ours in entries) > 1
     figures, rows = [], []
     for protocol in protocols:
-        each = [(n, s, reading.scores(res.get(protocol, {})), ours) for n, s, res, ours in entries]
+        each = [
+            (n, s, reading.scores(reading.baseline(res, protocol)), ours)
+            for n, s, res, ours in entries
+        ]
         metrics = list(dict.fromkeys(metric for _, _, scores, _ in each for metric in scores))
         figures += _bars_of(protocol, metrics, each)
         for metric in metrics:
@@ -428,7 +445,7 @@ def _evaluation(found):
             rows.append(row)
     data = list(dict.fromkeys(str(r.evaluation["data"]) for r in found if r.evaluation.get("data")))
     words = f"Labels of {', '.join(data)} were used here and only here. " if data else ""
-    words += "Whiskers and the small print under a number are its confidence interval."
+    words += "Whiskers and small print: the 95\u00a0% bootstrap interval over test examples."
     head = ["protocol", "metric", *(name for name, *_ in entries), "settings"]
     caption = "The best of the runs carries a star." if several else "All numbers."
     verdicts = "".join(_verdicts(entries))
@@ -501,7 +518,7 @@ def _verdicts(entries):
             metric, score = next(iter(reading.scores(result).items()), ("", None))
             if not metric or ": " in metric:  # layers have their own chart
                 continue
-            other = reading.scores(random[0][2].get(protocol, {})).get(metric)
+            other = reading.scores(reading.baseline(random[0][2], protocol)).get(metric)
             if other is None or not reading.is_share(metric, [score.value, other.value]):
                 continue
             gain = 100 * (score.value - other.value)
@@ -573,10 +590,10 @@ def _maps(found):
     for r in found:
         features = r.arrays.get("features")
         if features is None or features.ndim != 2 or len(features) < 2:
-            figures.append(_note(f"{_of(r, found)}no features were gathered, so there is no map."))
+            figures.append(_note(_of(r, found, "no features were gathered, so there is no map.")))
             continue
         if not np.isfinite(features).all():
-            figures.append(_note(f"{_of(r, found)}some features are not finite: no map."))
+            figures.append(_note(_of(r, found, "some features are not finite: no map.")))
             continue
         figures.append(_map(r, found, styles))
     legend = ""
@@ -594,7 +611,7 @@ def _map(r, found, styles):
         chosen = np.unique(np.linspace(0, len(features) - 1, MOST_POINTS).astype(int))
     points, how = _flat(features[chosen])
     label = r.arrays.get("label")
-    words = f"{how} of {len(chosen)} examples, features of unit length"
+    words = f"map by {how} of {len(chosen)} examples, features of unit length"
     if label is not None and label.shape == (len(features),):
         names, groups = _class_names(r), []
         for value in np.unique(label):
@@ -605,10 +622,10 @@ def _map(r, found, styles):
     else:
         groups = [("s0", np.ones(len(chosen), bool))]
         words += "; there are no labels to colour it by"
-    chart = scatter(points, groups, f"Map of features: {words}")
+    chart = scatter(points, groups, f"Features, {words}")
     return (
         f'<figure><div class="map">{chart}</div><figcaption>'
-        f"{escape(_of(r, found))}{escape(words)}.</figcaption></figure>"
+        f"{escape(_of(r, found, words))}.</figcaption></figure>"
     )
 
 
@@ -620,6 +637,7 @@ def _flat(features):
     """(points [N, 2], how): t-SNE where there are neighbourhoods to keep, PCA otherwise."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     spread = float(unit.std(0).max())
@@ -634,7 +652,8 @@ def _flat(features):
     perplexity = min(30.0, (len(unit) - 1) / 3)
     start = reduced[:, :2] / max(float(reduced[:, 0].std()), 1e-12) * 1e-4
     tsne = TSNE(2, perplexity=perplexity, init=start, learning_rate="auto", random_state=0)
-    return tsne.fit_transform(reduced), f"t-SNE (perplexity {number(perplexity)})"
+    with threadpool_limits(1):  # on a busy machine two threads wait for each other ten times longer
+        return tsne.fit_transform(reduced), f"t-SNE (perplexity {number(perplexity)})"
 
 
 # Nearest neighbours
@@ -646,7 +665,7 @@ def _neighbours(found):
         arrays = r.arrays
         shown = {"thumbnails", "texts"} & set(arrays)
         if not {"queries", "neighbours"} <= set(arrays) or not shown:
-            figures.append(_note(f"{_of(r, found)}no neighbours were gathered."))
+            figures.append(_note(_of(r, found, "no neighbours were gathered.")))
             continue
         head = f"<h3>{escape(r.name)}</h3>" if len(found) > 1 else ""
         rows = "".join(
@@ -665,7 +684,8 @@ def _neighbours(found):
     wide = ' style="grid-template-columns:1fr"' if len(found) == 1 else (
         ' style="grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr))"'
     )  # fmt: skip
-    return _note(words) + f'<div class="grid-of"{wide}>{"".join(figures)}</div>'
+    words = _note(words) if any("neighbours" in r.arrays for r in found) else ""
+    return words + f'<div class="grid-of"{wide}>{"".join(figures)}</div>'
 
 
 def _neighbour_row(arrays, query, neighbours, row):

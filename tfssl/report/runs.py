@@ -15,9 +15,9 @@ from tfssl.report.features import FILE
 PIECES = ("history.json", "run.json", "evaluation.json", "sheet.png", FILE)
 
 METRIC = re.compile(
-    r"(top[ _-]?\d+|acc|R@|recall|precision$|mAP|ap$|average_precision|ndcg|.*iou|.*rank$|r2|error"
-    r"|.*error|mse|rmse|mae$|f1|kendall|tau|pck|si_sdr|sdr|sir|sar|fl_all|purity|nmi|ari$|auc"
-    r"|roc_auc|region_sim|contour_acc|spearman|loss|score)",
+    r"(top[ _-]?\d+|mean_per_class|acc|R@|recall|precision$|mAP|ap$|average_precision|ndcg|.*iou"
+    r"|.*rank$|r2|error|.*error|mse|rmse|mae$|f1|kendall|tau|pck|si_sdr|sdr|sir|sar|fl_all|purity"
+    r"|nmi|ari$|auc|roc_auc|region_sim|contour_acc|spearman|loss|score)",
     re.IGNORECASE,
 )
 LOWER_IS_BETTER = re.compile(r".*(rank|error|mse|mae|fl_all|loss)", re.IGNORECASE)
@@ -136,11 +136,38 @@ def logs(history):
     return list(names)
 
 
+def parts(protocol):
+    """The layers of a protocol that gives `<layer>_top1` with its interval for each of several."""
+    return [
+        key.removesuffix("_top1")
+        for key in protocol
+        if key.endswith("_top1") and {f"{key}_low", f"{key}_high"} <= set(protocol)
+    ]
+
+
+def baseline(results, protocol):
+    """A baseline's numbers for a protocol: its own, or those of one that was measured once."""
+    return results.get(protocol, results.get("", {}))
+
+
+def protocols(results):
+    """{protocol: object}; numbers that belong to no protocol (supervised training) go under ""."""
+    if not isinstance(results, dict):
+        return {}
+    if scores({key: value for key, value in results.items() if not isinstance(value, dict)}):
+        return {"": results}
+    return {str(name): result for name, result in results.items() if isinstance(result, dict)}
+
+
 def scores(protocol):
     """{metric: Score} of one protocol's object; parts such as layers give "part: metric"."""
-    found = {}
+    found, prefixes = {}, parts(protocol)
     for key, value in protocol.items():
-        if isinstance(value, dict):
+        part = next((prefix for prefix in prefixes if key == f"{prefix}_top1"), None)
+        if part is not None:
+            ends = protocol[f"{key}_low"], protocol[f"{key}_high"]
+            found[f"{part}: top1"] = Score(float(value), *ends)
+        elif isinstance(value, dict):
             inner = scores(value)
             found.update({f"{key}: {metric}": score for metric, score in inner.items()})
         elif is_metric(protocol, key):
@@ -152,8 +179,10 @@ def scores(protocol):
 
 def settings(protocol):
     """{name: value} of what is said beside the numbers: k, temperature, C, ..."""
-    found = {}
+    found, prefixes = {}, tuple(f"{prefix}_" for prefix in parts(protocol))
     for key, value in protocol.items():
+        if prefixes and key.startswith(prefixes):
+            continue
         if isinstance(value, dict) or is_metric(protocol, key) or key.endswith(SPREADS):
             continue
         found[key] = value

@@ -36,9 +36,10 @@ body{{margin:0;overflow-wrap:anywhere;background:var(--paper);color:var(--ink);
 main,header,footer{{max-width:1120px;margin:0 auto;padding:0 20px}}
 header{{padding-top:36px}}
 footer{{padding-bottom:48px;color:var(--muted);font-size:.875rem}}
-h1{{font-size:1.9rem;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em}}
+h1{{text-wrap:balance;font-size:1.9rem;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em}}
 h2{{font-size:1.2rem;line-height:1.3;margin:0 0 4px}}
 h3{{font-size:1rem;margin:0 0 6px;font-weight:600}}
+section>:last-child,section>div:last-child>p:last-child{{margin-bottom:0}}
 p{{margin:0 0 12px;max-width:72ch}}
 a{{color:var(--link)}}
 .lead{{color:var(--muted);margin-bottom:18px}}
@@ -67,6 +68,7 @@ svg .value{{font-size:14px;fill:var(--ink);font-weight:600}}
 .line{{stroke:var(--c);stroke-width:2;fill:none;stroke-linejoin:round;stroke-linecap:round}}
 .line.dashed{{stroke-dasharray:5 4}}
 .dot{{fill:var(--c)}}
+.band{{fill:var(--c);fill-opacity:.16}}
 .track{{fill:var(--track)}}
 .bar{{fill:var(--c)}}
 .whisker{{stroke:var(--ink);stroke-width:1.5;fill:none}}
@@ -75,7 +77,7 @@ svg .value{{font-size:14px;fill:var(--ink);font-weight:600}}
 .map{{border:1px solid var(--line);border-radius:8px;max-width:560px}}
 .map svg{{max-width:none}}
 .maps{{grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr))}}
-.verdicts{{margin:0 0 10px;padding-left:1.2em;max-width:72ch}}
+.verdicts{{margin:0 0 10px;padding-left:1.2em;max-width:96ch}}
 .legend{{display:flex;flex-wrap:wrap;gap:4px 16px;list-style:none;padding:0;margin:10px 0 4px;
  font-size:.9rem}}
 .legend li{{display:flex;align-items:center;gap:7px;min-width:0}}
@@ -86,7 +88,7 @@ svg .value{{font-size:14px;fill:var(--ink);font-weight:600}}
 .scroll{{overflow-x:auto;margin:10px 0;max-width:100%}}
 .scroll:focus-visible{{outline:2px solid var(--link);outline-offset:2px}}
 table{{border-collapse:collapse;overflow-wrap:normal;font-size:.92rem;
- font-variant-numeric:tabular-nums;width:100%}}
+ font-variant-numeric:tabular-nums;min-width:min(100%,440px)}}
 caption{{text-align:left;color:var(--muted);font-size:.9rem;padding-bottom:6px}}
 th,td{{text-align:left;padding:7px 14px 7px 0;border-bottom:1px solid var(--line);
  vertical-align:top}}
@@ -116,7 +118,7 @@ code{{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",
  main,header,footer{{padding:0 12px}}
  header{{padding-top:22px}}
  section{{padding:16px 14px;border-radius:10px}}
- h1{{font-size:1.5rem}}
+ h1{{text-wrap:balance;font-size:1.5rem}}
  .tiles{{grid-template-columns:1fr 1fr;gap:10px}}
  .tile b{{font-size:1.25rem}}
 }}
