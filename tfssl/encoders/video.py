@@ -33,13 +33,17 @@ def cnn3d(width=32):
     first pooled in space only. 1.6 M parameters at the default `width` of the first layer. Taps
     c1..c5, before their pooling.
     """
+    # TensorFlow has no 3-D max pooling of float16 on a CPU.
+    short = keras.config.dtype_policy().compute_dtype == "float16"
     clip = keras.Input((None, None, None, 3), name="frames")
     x = normalise(clip)
     for i, factor in enumerate((1, 2, 4, 4, 8), start=1):
         x = _relu(_convolve(x, factor * width, 3, f"stage_{i}"), f"c{i}")
         if i < 4:
             pool = (1, 2, 2) if i == 1 else 2
-            x = keras.layers.MaxPooling3D(pool, padding="same", name=f"stage_{i}_pool")(x)
+            x = keras.layers.MaxPooling3D(
+                pool, padding="same", dtype="float32" if short else None, name=f"stage_{i}_pool"
+            )(x)
     pooled = keras.layers.GlobalAveragePooling3D(name="pool")(x)
     return keras.Model(clip, pooled, name="cnn3d")
 

@@ -1,0 +1,291 @@
+"""The published artefact: every consumer, every precision, in processes that never saw our code."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfssl
+from tfssl import encoders, savedmodel
+from tfssl.errors import BadInput
+from tfssl.layers.normalisation import BatchNormalization
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+VARIANTS = ("float32", "mixed_bfloat16", "mixed_float16", "two_replicas")
+
+MAKE = """
+import sys
+import keras, numpy as np, tensorflow as tf
+import tfssl
+from tfssl import encoders
+from tests.test_savedmodel import small
+
+variant, folder = sys.argv[1:]
+strategy = tf.distribute.get_strategy()
+if variant == "two_replicas":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+else:
+    keras.config.set_dtype_policy(variant)
+keras.utils.set_random_seed(1)
+with strategy.scope():
+    encoder = small()
+    model = keras.Sequential([encoder, keras.layers.Dense(2, dtype="float32")])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01), loss, jit_compile=False)
+random = np.random.default_rng(0)
+x, y = random.uniform(size=(16, 16, 16, 3)).astype("float32"), np.arange(16) % 2
+model.fit(x, y, batch_size=8, epochs=2, verbose=0)
+tfssl.export(encoder, folder, card={"precision": variant})
+golden = np.load(folder + "/golden.npz")
+live = encoder(golden["inputs"], training=False)
+tolerance = 1e-5 if variant in ("float32", "two_replicas") else 0.05
+scale = np.abs(golden["features"]).max()
+np.testing.assert_allclose(tf.cast(live, "float32"), golden["features"], atol=tolerance * scale)
+"""
+
+CONSUME = """
+import os, re, sys
+import numpy as np
+
+def step_by_hand(encoder, x, y):
+    import tensorflow as tf
+    variables, losses = list(encoder.trainable_variables), []
+    for _ in range(4):
+        with tf.GradientTape() as tape:
+            features = encoder(x, training=True)
+            loss = tf.reduce_mean((tf.reduce_mean(features, 1) - tf.cast(y, tf.float32)) ** 2)
+        gradients = tape.gradient(loss, variables)
+        assert all(g is not None for g in gradients)
+        for variable, gradient in zip(variables, gradients):
+            variable.assign_sub(0.05 * gradient)
+        losses.append(float(loss))
+    return losses
+
+def fit(keras, encoder, x, y):
+    model = keras.Sequential([keras.Input(x.shape[1:]), encoder, keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05), loss, jit_compile=False)
+    return model.fit(x, y, batch_size=len(x), epochs=4, verbose=0).history["loss"]
+
+consumer, *folders = sys.argv[1:]
+for folder in folders:
+    os.chdir(folder)
+    blocks = dict(re.findall("### (.+?)\\n\\n```python\\n(.*?)```", open("card.md").read(), re.S))
+    scope = {}
+    exec(blocks[consumer], scope)
+    golden, encoder = scope["golden"], scope["encoder"]
+    np.testing.assert_allclose(scope["features"], golden["features"], rtol=1e-5, atol=1e-5)
+    for name, tap in scope.get("taps", {}).items():
+        np.testing.assert_allclose(tap, golden[name], rtol=1e-5, atol=1e-5)
+    random = np.random.default_rng(1)
+    x, y = random.uniform(size=(8, 16, 16, 3)).astype("float32"), np.arange(8) % 2
+    x[y == 1] *= 0.5
+    statistics = [v for v in encoder.variables if "moving" in v.name]
+    learnt = [v for v in encoder.trainable_variables if "moving" not in v.name]
+    before = [np.array(v) for v in (*learnt, *statistics)]
+    assert len(statistics) == 4 and len(learnt) == 6, (statistics, learnt)
+    if "this package: verified" in consumer:
+        assert len(encoder.trainable_variables) == 6
+    if not consumer.startswith("TensorFlow"):
+        if "tf_keras" in consumer:
+            import tf_keras as keras
+        else:
+            import keras
+        losses = fit(keras, encoder, x, y)
+    else:
+        losses = step_by_hand(encoder, x, y)
+    assert losses[-1] < losses[0], losses
+    after = [np.array(v) for v in (*learnt, *statistics)]
+    assert all((a != b).any() for a, b in zip(after, before)), "some variables did not move"
+"""
+
+
+def small():
+    """Two convolutions with our batch norm: quick to export, with all that makes export hard."""
+    image = keras.Input((None, None, 3), name="image")
+    x = image
+    for i in (1, 2):
+        x = keras.layers.Conv2D(8, 3, 2, padding="same", use_bias=False)(x)
+        x = BatchNormalization()(x)
+        x = keras.layers.ReLU(negative_slope=0.1, name=f"c{i}")(x)
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+
+
+def run(code, *arguments):
+    """Starts a fresh Python that finds the checkout and no accelerator."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def finish(process):
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out[-3000:]
+
+
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory):
+    """One exported encoder a way of training, each trained and written by its own process."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    for pair in (VARIANTS[:2], VARIANTS[2:]):
+        for process in [run(MAKE, variant, folder / variant) for variant in pair]:
+            finish(process)
+    return [folder / variant for variant in VARIANTS]
+
+
+@pytest.mark.parametrize("consumer", savedmodel.LOADING)
+def test_the_cards_loading_lines_give_the_golden_features_and_fine_tune(artefacts, consumer):
+    finish(run(CONSUME, consumer, *artefacts))
+
+
+@pytest.fixture
+def exported(tmp_path):
+    return tfssl.export(small(), tmp_path / "encoder", card={"licence": "Apache-2.0"})
+
+
+def test_the_serving_signature_takes_inputs_and_returns_features(exported):
+    loaded = tf.saved_model.load(str(exported))
+    signature = loaded.signatures["serving_default"]
+    assert list(signature.structured_input_signature[1]) == ["inputs"]
+    assert signature.structured_input_signature[1]["inputs"].shape.as_list() == [None] * 3 + [3]
+    golden = np.load(exported / "golden.npz")
+    features = signature(inputs=tf.constant(golden["inputs"]))["features"]
+    np.testing.assert_allclose(features, golden["features"], atol=1e-6)
+    serve = loaded.serve(tf.zeros((5, 9, 7, 3)))
+    assert serve.shape == (5, 8) and serve.dtype == tf.float32
+    assert loaded.serve_train(inputs=tf.zeros((5, 9, 7, 3))).shape == (5, 8)
+
+
+def test_the_representation_signature_returns_every_tap(exported):
+    golden = np.load(exported / "golden.npz")
+    assert set(golden) == {"inputs", "features", "c1", "c2"}
+    for loaded in (tf.saved_model.load(str(exported)), tfssl.load(exported)):
+        assert encoders.tap_names(loaded) == ["c1", "c2"]
+        for name, tap in encoders.representation(loaded)(tf.constant(golden["inputs"])).items():
+            np.testing.assert_allclose(tap, golden[name], atol=1e-6)
+
+
+def test_the_keras_file_loads_without_our_classes(exported):
+    golden = np.load(exported / "golden.npz")
+    model = keras.models.load_model(exported / "encoder.keras")
+    np.testing.assert_allclose(model(golden["inputs"]), golden["features"], atol=1e-6)
+    kinds = {type(layer) for layer in model.layers}
+    assert keras.layers.BatchNormalization in kinds and BatchNormalization not in kinds
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "no manifest"])
+def test_a_damaged_artefact_is_refused_by_name(exported, damage):
+    victim = next((exported / "variables").glob("*.data*"))
+    if damage == "changed":
+        data = bytearray(victim.read_bytes())
+        data[len(data) // 2] ^= 1
+        victim.write_bytes(data)
+    elif damage == "missing":
+        victim.unlink()
+    else:
+        victim = exported / "manifest.json"
+        victim.unlink()
+    with pytest.raises(BadInput, match=victim.name):
+        tfssl.load(exported)
+
+
+def test_the_manifest_names_every_other_file(exported):
+    files = json.loads((exported / "manifest.json").read_text())["files"]
+    there = {f.relative_to(exported).as_posix() for f in exported.rglob("*") if f.is_file()}
+    assert set(files) == there - {"manifest.json"}
+    for name, digest in files.items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
+
+
+def test_a_foreign_folder_is_not_touched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for path in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(BadInput, match="not replaced"):
+            tfssl.export(small(), path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert [f.name for f in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_exporting_again_replaces_and_a_failure_keeps_the_old(exported, monkeypatch):
+    before = (exported / "manifest.json").read_text()
+    tfssl.export(small(), exported)
+    after = (exported / "manifest.json").read_text()
+    assert before != after
+
+    def fail(*_, **__):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(savedmodel, "_card", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        tfssl.export(small(), exported)
+    assert (exported / "manifest.json").read_text() == after
+    savedmodel.verify(exported)
+    assert [f.name for f in exported.parent.iterdir()] == [exported.name]
+
+
+def test_a_loaded_encoder_can_be_frozen_and_lives_in_any_keras_model(exported):
+    frozen = tfssl.load(f"file://{exported}", trainable=False)
+    x = np.random.default_rng(0).uniform(size=(4, 16, 16, 3)).astype("float32")
+    before = [np.array(v) for v in frozen.weights]
+    image = keras.Input((16, 16, 3))
+    model = keras.Model(image, keras.layers.Dense(1)(frozen(image)))
+    model.compile("sgd", "mse")
+    model.fit(x, np.ones(4), epochs=2, verbose=0)
+    assert len(model.trainable_variables) == 2
+    assert all((np.array(v) == b).all() for v, b in zip(frozen.weights, before))
+
+
+def test_text_goes_in_as_strings_after_a_round_trip(tmp_path):
+    encoder = encoders.get("text_bag", vocabulary=["red", "ball"], dim=4)
+    path = tfssl.export(encoder, tmp_path / "text")
+    words = tf.constant(["Red ball!", "nothing known", ""])
+    for loaded in (tfssl.load(path), tf.saved_model.load(str(path))):
+        np.testing.assert_allclose(loaded(words), encoder(words), atol=1e-6)
+
+
+def test_two_inputs_are_called_by_name(tmp_path):
+    image, sound = keras.Input((8,), name="image"), keras.Input((4,), name="audio")
+    features = keras.layers.Dense(3, name="c1")(keras.layers.Concatenate()([image, sound]))
+    encoder = keras.Model({"image": image, "audio": sound}, features)
+    path = tfssl.export(encoder, tmp_path / "two")
+    golden = np.load(path / "golden.npz")
+    named = {name: tf.constant(golden[name]) for name in ("image", "audio")}
+    loaded = tf.saved_model.load(str(path))
+    for features in (
+        loaded.serve(**named),
+        loaded.serve_train(**named),
+        loaded(named),
+        loaded.signatures["serving_default"](**named)["features"],
+        loaded.signatures["representation"](**named)["c1"],
+        tfssl.load(path)(named),
+    ):
+        np.testing.assert_allclose(features, golden["features"], atol=1e-6)
+
+
+def test_the_cards_front_matter_is_yaml_of_what_was_given(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    fields = ("task", "paper", "data", "call", "seed", "results", "licence", "own")
+    given = {field: {"top1": 0.5, "note": f"ü: # {field}"} for field in fields}
+    path = tfssl.export(small(), tmp_path / "encoder", card=given)
+    read = yaml.safe_load((path / "card.md").read_text().split("---\n")[1])
+    assert {field: read[field] for field in fields} == given
+    assert read["features"] == 8 and read["versions"]["keras"] == keras.__version__
+
+
+def test_a_subclassed_model_is_refused_with_what_to_do(tmp_path):
+    class Mine(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(BadInput, match=r"keras.Model\(inputs, "):
+        tfssl.export(Mine(), tmp_path / "mine")
