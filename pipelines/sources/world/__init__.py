@@ -1,7 +1,7 @@
 """`world`: an embedded, generated dataset that every modality can stand on.
 
-Textured solids fall, bounce, roll, slide, collide and are lifted in a room, seen by a moving camera.
-Everything follows from an example's index and the dataset's seed, so an example is the same
+Textured solids fall, bounce, roll, slide, collide and are lifted in a room, seen by a moving
+camera. Everything follows from an example's index and the dataset's seed, so an example is the same
 whichever batch, order or keys it is asked in. Nothing is stored.
 
 Conventions. The world is right-handed, in metres: x right, y up, z towards the camera, the ground
@@ -12,13 +12,13 @@ x, y, so u = f X / Z + cx with cx = (size - 1) / 2. Frame t shows the instant t 
 key                type and shape                  meaning
 =================  ==============================  =================================================
 image              uint8 [H, W, 3]                 the first frame
-image_right        uint8 [H, W, 3]                 the same instant, `baseline` m along the camera's x
+image_right        uint8 [H, W, 3]                 the right eye's, `baseline` m along camera x
 frames             uint8 [T, H, W, 3]
 frames_right       uint8 [T, H, W, 3]
 fps                float32                         16 unless asked otherwise
 audio              float32 [N]                     N = T / fps * sample_rate, in [-1, 1]
 sample_rate        int64                           16000
-text               string                          one English sentence; `text_de`, `text_es` likewise
+text               string                          an English sentence; `text_de`, `text_es` too
 index              int64                           stable; test counts from 10,000,000
 label              int64                           class of the main object, of CLASSES
 action             int64                           what it does in the clip, of ACTIONS
@@ -50,6 +50,7 @@ import functools
 
 import numpy as np
 import tensorflow as tf
+
 from tfssl.pipelines.errors import BadInput
 
 from . import render as _render
@@ -243,7 +244,7 @@ def _render_checked(indices, keys, settings):
 
 
 def _chunk(indices, keys, clip, settings):
-    size, fps, steps = settings["size"], settings["fps"], settings["length"] if clip else 1
+    fps, steps = settings["fps"], settings["length"] if clip else 1
     scenes = [Scene(int(i), settings["seed"], settings["zoom"], settings["tilt"]) for i in indices]
     out = _facts(scenes, keys, settings)
     if any(k in keys for k in (*_PIXEL_KEYS, *_RIGHT_KEYS, *_GEOMETRY_KEYS, "pose")):

@@ -11,13 +11,15 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .shapes import BOUND, CUBE, intersect, normal
+from .shapes import intersect, normal
 
 _SUB = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]], np.float32)
 _CROPS = (8, 12, 16, 20, 26, 32, 40, 52, 64)  # in 64ths of the image: sizes rendered together
 _F = np.float32
 SKY, BOUNCE_LIGHT = 0.62, 0.22  # ambient light from above and how much less from below
+DIM = 0.1  # taken from all light on objects, so that they stand out from their ground
 SHADOW = 0.5
+MATT = 0.3  # less shine than this is not worth its cost
 
 
 def gather(scenes, times):
@@ -248,32 +250,28 @@ def _cast(views, group, kind, side, size, geometry, colours):
         return None, None, depth
     t = t[:, :4]
     hit = np.isfinite(t)
-    picked = np.nonzero(hit)
-    if not picked[0].size:
-        return None, None, depth
-    who = picked[0]
-    t = t[picked]
-    p = tuple(o[i][who, 0, 0, 0] + t * d[i][:, :4][picked] for i in range(3))
-    shaded = _shade(views, view, row, looks, scale, turn, kind, p, who)
-    summed = np.zeros((len(group), side, side, 3), _F)
-    flat = (who * side + picked[2]) * side + picked[3]
+    t = np.where(hit, t, _F(1))
+    p = tuple(o[i] + t * d[i][:, :4] for i in range(3))
+    shaded = _shade(views, view, row, looks, scale, turn, kind, p)
+    weight = hit * _F(0.25)
+    summed = np.empty((len(group), side, side, 3), _F)
     for i in range(3):
-        summed[..., i] = np.bincount(
-            flat, weights=shaded[i], minlength=len(group) * side * side
-        ).reshape(len(group), side, side)
-    return summed * _F(0.25), hit.mean(1, dtype=_F), depth
+        shaded[i] *= weight
+        q = shaded[i]
+        summed[..., i] = q[:, 0] + q[:, 1] + q[:, 2] + q[:, 3]
+    return summed, weight[:, 0] + weight[:, 1] + weight[:, 2] + weight[:, 3], depth
 
 
-def _shade(views, view, row, looks, scale, turn, kind, p, who):
-    """Colours (three arrays) of surface points `p` of instances `who`."""
+def _shade(views, view, row, looks, scale, turn, kind, p):
+    """Colours, three arrays [I, R, s, s], of surface points `p` (tuple of three of that shape)."""
 
-    def to_local(vectors):  # world vectors [I, 3] for dot products with n / scale
-        return (vectors[:, None] * np.swapaxes(turn, 1, 2)).sum(-1).astype(_F)
+    def spread(values):
+        return values.astype(_F)[:, None, None, None]
 
     n = normal(kind, p)
-    inverse = (1 / scale).astype(_F)[who]
-    n = [n[i] * inverse[:, i] for i in range(3)]
-    length = 1 / np.sqrt(np.maximum(n[0] * n[0] + n[1] * n[1] + n[2] * n[2], 1e-12))
+    n = [n[i] * spread(1 / scale[:, i]) for i in range(3)]
+    squared = n[0] * n[0] + n[1] * n[1] + n[2] * n[2]
+    length = 1 / np.sqrt(np.maximum(squared, _F(1e-12)))
     scene = views.scene[view]
     light = np.stack([views.scenes[s].light for s in scene])
     toward = views.eye[view] - views.centre[view, row]
@@ -282,30 +280,54 @@ def _shade(views, view, row, looks, scale, turn, kind, p, who):
     half /= np.sqrt((half**2).sum(1, keepdims=True))
     up = np.broadcast_to(np.array([0.0, 1.0, 0.0]), light.shape)
 
-    def along(vectors):
-        v = to_local(vectors)[who]
-        return (n[0] * v[:, 0] + n[1] * v[:, 1] + n[2] * v[:, 2]) * length
+    def along(vectors):  # dot products of world vectors [I, 3] with the unit normals
+        v = (vectors[:, None] * np.swapaxes(turn, 1, 2)).sum(-1)
+        out = n[0] * spread(v[:, 0])
+        out += n[1] * spread(v[:, 1])
+        out += n[2] * spread(v[:, 2])
+        out *= length
+        return out
 
     base, second, waves, rings, gain, shine, gloss = (
         np.stack([np.asarray(look[i], _F) for look in looks]) for i in range(7)
     )
-    metric = scale.astype(_F)[who]
-    q = [p[i] * metric[:, i] * _F(1.5) for i in range(3)]  # the pattern does not stretch
+    q = [p[i] * spread(1.5 * scale[:, i]) for i in range(3)]  # the pattern does not stretch
     pattern = 0
     for i in range(3):
-        k = waves[:, i][who]
-        pattern = pattern + np.cos(k[:, 0] * q[0] + k[:, 1] * q[1] + k[:, 2] * q[2] + k[:, 3])
-    grain = rings[who]
-    if rings.any():
-        radius = np.sqrt(q[0] * q[0] + q[2] * q[2])
-        pattern = np.where(grain > 0, np.cos(grain * radius + _F(0.7) * pattern), pattern)
-    pattern = gain[who] * pattern
-    mix = 0.5 + 0.5 * pattern / np.sqrt(1 + pattern * pattern)
-    sun = np.array([views.scenes[s].sun for s in scene], _F)[who]
-    lit = SKY - BOUNCE_LIGHT * (1 - along(up)) + sun * np.maximum(along(light), 0) - _F(0.1)
-    glint = shine[who] * np.maximum(along(half), 0) ** gloss[who] * sun
-    first, second = base[who], second[who]
-    return [lit * (second[:, i] + mix * (first[:, i] - second[:, i])) + glint for i in range(3)]
+        phase = q[0] * spread(waves[:, i, 0])
+        phase += q[1] * spread(waves[:, i, 1])
+        phase += q[2] * spread(waves[:, i, 2])
+        phase += spread(waves[:, i, 3])
+        pattern = pattern + np.cos(phase, out=phase)
+    wooden = np.nonzero(rings)[0]
+    if wooden.size:
+        radius = np.sqrt(q[0][wooden] ** 2 + q[2][wooden] ** 2)
+        grain = spread(rings[wooden]) * radius + _F(0.7) * pattern[wooden]
+        pattern[wooden] = np.cos(grain)
+    pattern *= spread(gain)
+    mix = pattern / np.sqrt(1 + pattern * pattern)
+    mix *= _F(0.5)
+    mix += _F(0.5)
+    sun = spread(np.array([views.scenes[s].sun for s in scene]))
+    lit = along(light)
+    np.maximum(lit, 0, out=lit)
+    lit *= sun
+    lit += _F(BOUNCE_LIGHT) * along(up)
+    lit += _F(SKY - BOUNCE_LIGHT - DIM)
+    glint = np.zeros_like(lit)
+    glossy = np.nonzero(shine > MATT)[0]
+    if glossy.size:
+        facing = np.maximum(along(half)[glossy], _F(1e-6))
+        facing = np.exp(np.log(facing) * spread(gloss[glossy]))
+        glint[glossy] = facing * spread(shine[glossy]) * sun[glossy]
+    out = []
+    for i in range(3):
+        colour = mix * spread(base[:, i] - second[:, i])
+        colour += spread(second[:, i])
+        colour *= lit
+        colour += glint
+        out.append(colour)
+    return out
 
 
 def render(views, size, colours=True, geometry=True):
@@ -334,7 +356,7 @@ def render(views, size, colours=True, geometry=True):
             )
     # the painter's way, far to near; a platform lies below what it carries
     for number in sorted(range(len(found)), key=lambda i: -found[i][6]):
-        view, row, thing, side, left, top, _ = found[number]
+        view, row, _, side, left, top, _ = found[number]
         colour, cover, far = crops[number]
         window = (view, slice(top, top + side), slice(left, left + side))
         if colour is not None:
@@ -393,7 +415,6 @@ def flow(views, masks, depth, size):
         else:
             x, y, t = at[where[2]], at[where[1]], depth[:-1][where]
             m, v = np.moveaxis(matrix[where[0]], 0, -1)[None], move[where[0]].T[None]
-            m, v = m.swapaxes(0, 0), v
         local = [t * (m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2]) + v[:, i] for i in range(3)]
         scale = _F(focal) / np.maximum(local[2], _F(1e-3))
         u, w = local[0] * scale - x, local[1] * scale - y
@@ -442,4 +463,4 @@ def boxes(masks, count):
     return found, ids
 
 
-__all__ = ["BOUND", "CUBE", "boxes", "flow", "gather", "render", "right_eye"]
+__all__ = ["boxes", "flow", "gather", "render", "right_eye"]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .captions import ACTIONS, COLLIDES
-from .shapes import BALL, BOUND, CLASSES, CUBE, ROLLERS, support
+from .shapes import BALL, BOUND, CLASSES, CUBE, DUMBBELL, OCTAHEDRON, ROLLERS, support
 
 OBJECTS = 3  # the thing the label names, and up to two others (one may be a lifting platform)
 GRAVITY = 9.81
@@ -111,8 +111,20 @@ class Thing:
                 self.first = product(self.first, axis_rotation(UP, yaw))
             self.axis = (heading[2], 0.0, -heading[0])
         else:
-            self.first = axis_rotation(UP, yaw)
+            self.first = product(axis_rotation(UP, yaw), self.standing())
             self.axis = UP
+
+    def standing(self):
+        """A pose at rest: an octahedron on a face, a dumbbell along the ground, others upright."""
+        if self.kind == DUMBBELL:
+            return axis_rotation((0.0, 0.0, 1.0), math.pi / 2)
+        if self.kind != OCTAHEDRON:
+            return EYE
+        across, up, _ = (1 / side for side in self.scale)  # towards a face: (across, up, across)
+        flat = math.sqrt(2) * across
+        # about the level axis that lifts the face on the far side and lowers the near one
+        turn = math.pi - math.atan2(flat, up)
+        return axis_rotation((math.sqrt(0.5), 0.0, -math.sqrt(0.5)), turn)
 
     def span(self, start, place, velocity=(0, 0, 0), acceleration=(0, 0, 0), angle=0.0, rate=0.0,
              slowing=0.0):  # fmt: skip
@@ -162,10 +174,10 @@ class Scene:
         main = self.thing(self.uniform(0.55, 0.8))
         if self.action == ROLLS and main.kind not in ROLLERS:
             self.action = SLIDES
-        elif self.action == SLIDES and main.kind in ROLLERS:
-            # a ball cannot slide; what can stand on end does so half of the time
-            if main.kind == BALL or self._next() < 0.5:
-                self.action = ROLLS
+        # a ball cannot slide; what can stand on end does so half of the time
+        stands = main.kind not in ROLLERS or (main.kind != BALL and self._next() < 0.5)
+        if self.action == SLIDES and not stands:
+            self.action = ROLLS
         self.things = [main, None, None]
         self.move_main(main)
         for row, (near, far) in ((1, (-1.9, -1.4)), (2, (-3.4, -2.7))):
@@ -372,7 +384,7 @@ class Scene:
         """Colour [3], two contrasts [2, 3], five waves (kx, ky, phase) [5, 3] and a gain."""
         u = self.uniform
         base = hsv(u(0, 1), u(0.03, 0.35), u(*value))
-        main, second = u(0.04, 0.13), u(0.02, 0.06)
+        main, second = u(0.04, 0.13), u(0.015, 0.045)
         tint = [u(0.7, 1.3) for _ in range(3)]
         contrasts = [
             [main * t for t in tint],

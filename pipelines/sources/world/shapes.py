@@ -139,7 +139,8 @@ def normal(kind, p):
     if kind == BALL:
         return p
     if kind == CUBE:  # a high power of the place rounds the edges a little
-        return tuple((c * c) ** 8 * c for c in p)
+        inside = [np.clip(c, -1, 1) for c in p]  # what missed may lie anywhere
+        return tuple((c * c) ** 8 * c for c in inside)
     if kind == CYLINDER:
         cap = np.abs(y) / CYLINDER_HALF > np.sqrt(x * x + z * z) / CYLINDER_RADIUS
         return np.where(cap, 0, x), np.where(cap, np.sign(y), 0), np.where(cap, 0, z)

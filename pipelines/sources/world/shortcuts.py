@@ -1,4 +1,4 @@
-"""The field's known shortcuts, each to be switched on alone: marks that a pretext can cheat with."""
+"""The field's known shortcuts, each to be switched on alone: what a pretext can cheat with."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ _MARK = np.array(
 
 
 def _blend(size, factor):
-    """Where bilinear sampling about the centre reads: first neighbours, and the seconds' weights."""
+    """First neighbours and second ones' weights of bilinear sampling, magnified by `factor`."""
     middle = (size - 1) / 2
     at = np.clip((np.arange(size) - middle) / factor + middle, 0, size - 1)
     first = np.minimum(np.floor(at).astype(np.int64), size - 2)

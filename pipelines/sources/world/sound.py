@@ -26,9 +26,9 @@ _DAMPING = (28.0, 6.0, 40.0, 55.0, 20.0)  # of the lowest mode, 1/s
 _SLOPE = (0.5, 0.9, 0.15, 0.8, 0.4)  # amplitude of each mode over that of the mode below
 _CLICK = (0.25, 0.2, 0.05, 0.9, 0.1)  # noise of the contact itself
 _CLICK_SECONDS = 0.004
-_LOWER = (1.0, 1.0, 0.7, 1.0, 1.0)  # rubber is soft: lower
+_TUNING = (1.0, 1.12, 0.7, 0.9, 1.3)  # soft rubber sounds lower
 REFERENCE_METRES, REFERENCE_SPEED, LOUDNESS = 3.0, 5.0, 0.55
-RUMBLE, HUM, ROOM = 0.004, 0.006, 0.0003
+RUMBLE, HUM, ROOM = 0.002, 0.003, 0.0002
 LOUDEST = 0.98
 
 
@@ -36,7 +36,7 @@ def strike(thing, seconds):
     """One impact of unit strength: float64 [seconds * SAMPLE_RATE]."""
     t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     kind, material = thing.kind, thing.material
-    pitch = _PITCH[kind] * _LOWER[material] * (0.65 / max(thing.scale)) ** 0.5
+    pitch = _PITCH[kind] * _TUNING[material] * (0.65 / max(thing.scale)) ** 0.5
     tone = 0
     for mode, ratio in enumerate(_RATIOS[kind]):
         strength = _SLOPE[material] ** mode
@@ -56,7 +56,7 @@ def audio(scene, seconds, offset=0.0):
     """The clip's sound float32 [seconds * SAMPLE_RATE] in [-1, 1], `offset` seconds late."""
     samples = round(seconds * SAMPLE_RATE)
     random = np.random.Generator(np.random.Philox(key=[scene.index, 1]))
-    hiss = random.standard_normal(samples)
+    hiss = np.roll(random.standard_normal(samples), round(offset * SAMPLE_RATE))
     out = ROOM * hiss
     # movement, sampled coarsely: loudness follows speed and distance
     steps = np.linspace(0, seconds, 33)
@@ -69,7 +69,7 @@ def audio(scene, seconds, offset=0.0):
         centre, _ = thing.pose(steps - offset)
         gain = REFERENCE_METRES / np.maximum(np.sqrt(((centre - eye) ** 2).sum(1)), 0.5)
         if thing.label == PLATFORM:
-            out = out + HUM * np.interp(t, steps, gain) * np.sin(2 * np.pi * 90 * t)
+            out = out + HUM * np.interp(t, steps, gain) * np.sin(2 * np.pi * 90 * (t - offset))
             continue
         speed = np.gradient(centre, steps[1], axis=0)
         grounded = np.abs(speed[:, 1]) < 0.02
