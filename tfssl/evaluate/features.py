@@ -38,6 +38,7 @@ def extract(encoder, examples, batch_size=256, key="", size=0, label="label", ke
         examples: a `tf.data.Dataset` of example dicts or of (input, label), batched or not; a
             tuple (inputs, labels) of arrays (a list of inputs may hold several sizes); an array of
             inputs; a dict of arrays. uint8 becomes float32 in [0, 1]; floats are taken as they are.
+            `Features` are given back as they are, so that several protocols can share one pass.
         batch_size: for data sets that are not batched yet.
         key: which key of an example the encoder reads; "" chooses by the encoder's input shape.
         size: side in pixels to which pictures are brought (shorter side resized, centre cropped).
@@ -51,6 +52,8 @@ def extract(encoder, examples, batch_size=256, key="", size=0, label="label", ke
     Raises:
         BadInput: no examples, no fitting input, or features that are not finite numbers.
     """
+    if isinstance(examples, Features):
+        return examples
     results, columns = run(
         inference(encoder), encoder, examples, batch_size, key, size, label, keep
     )
@@ -77,6 +80,8 @@ def labelled(encoder, train, test, **settings):
 
 def read_labels(examples, label="label", batch_size=1024):
     """Labels [N] as they came, without running any encoder; None where there are none."""
+    if isinstance(examples, Features):
+        return examples.labels
     if isinstance(examples, tuple) and len(examples) == 2:
         return _flat(examples[1])
     data = _as_dataset(examples, label)
@@ -98,6 +103,8 @@ def number(train_labels, test_labels):
                 f"the {what} set has no labels, and this protocol needs them: give a folder with "
                 "one sub-folder per class, or a data set whose examples have the key 'label'"
             )
+        if not len(labels):
+            raise BadInput(f"the {what} set is empty: there is nothing to evaluate on")
     train_labels, test_labels = _flat(train_labels), _flat(test_labels)
     known = np.unique(train_labels)
     if len(known) < 2:

@@ -1,0 +1,435 @@
+"""Evaluation gives the numbers that its formulas give, of any encoder, and changes nothing."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import evaluate
+from tfssl.errors import BadInput
+from tfssl.evaluate import bootstrap, features
+from tfssl.evaluate.finetune import balanced
+from tfssl.evaluate.knn import scores
+from tfssl.evaluate.layers import adaptive_average
+
+FAST = {
+    "layers": dict(iterations=30, penalties=(0.01, 0.1)),
+    "linear_sgd": dict(epochs=10),
+    "supervised": dict(epochs=2, least_steps=60),
+    **{name: dict(epochs=2, least_steps=60) for name in ("finetune", "finetune_1", "finetune_10")},
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = np.repeat((data.images / 16 * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    return (images[:600], data.target[:600]), (images[600:900], data.target[600:900])
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(16, 3, activation="relu", name="c1")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Conv2D(24, 3, strides=2, activation="relu", name="c2")(x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    # Moving statistics far from a batch's own show whether inference mode is kept.
+    model.layers[2].moving_mean.assign(np.full(16, 0.2))
+    return model
+
+
+def identity(x):
+    return x
+
+
+def blobs(count, classes=4, width=6, spread=1.0, seed=0):
+    generator = np.random.default_rng(seed)
+    y = generator.integers(0, classes, count)
+    centres = 2 * np.eye(classes, width)
+    x = centres[y] + spread * generator.normal(size=(count, width))
+    return x.astype(np.float32), y
+
+
+def test_knn_equals_a_slow_loop():
+    (x, y), (queries, truth) = blobs(80), blobs(50, seed=1)
+    k, temperature = 7, 0.3
+    right = []
+    for query, label in zip(queries.astype(float), truth):
+        similarity = [
+            (query @ row) / np.linalg.norm(query) / np.linalg.norm(row) for row in x.astype(float)
+        ]
+        votes = dict.fromkeys(range(4), 0.0)
+        for i in np.argsort(similarity)[-k:]:
+            votes[y[i]] += np.exp(similarity[i] / temperature)
+        right.append(max(votes, key=votes.get) == label)
+    result = evaluate.knn(identity, (x, y), (queries, truth), k=k, temperature=temperature)
+    assert result["top1"] == pytest.approx(np.mean(right))
+    assert (result["k"], result["temperature"]) == (k, temperature)
+
+
+def test_one_near_neighbour_outvotes_two_farther_ones_only_when_cold():
+    def at(cosine):
+        return [cosine, np.sqrt(1 - cosine**2)]
+
+    train = np.array([at(0.9), at(0.8), at(0.8)], np.float32), np.array(["A", "B", "B"])
+    test = np.array([[1, 0]], np.float32), np.array(["A"])
+    assert evaluate.knn(identity, train, test, k=3, temperature=0.07)["top1"] == 1
+    assert evaluate.knn(identity, train, test, k=3, temperature=1.0)["top1"] == 0
+
+
+def test_mean_per_class_and_top1_of_the_worked_confusion():
+    truth = np.repeat([0, 1], [100, 10])
+    predicted = np.repeat([0, 1, 0, 1], [90, 10, 6, 4])
+    result = scores(predicted, truth)
+    assert result["top1"] == pytest.approx(0.854545, abs=1e-6)
+    assert result["mean_per_class"] == pytest.approx(0.65)
+
+
+def test_knn_in_chunks_equals_knn_at_once(monkeypatch):
+    from tfssl.evaluate.knn import predict
+
+    (x, y), (queries, _) = blobs(60), blobs(45, seed=2)
+    whole = predict(x, y, queries, 5, 0.07)
+    monkeypatch.setitem(predict.__globals__, "_SIMILARITIES", 7 * len(x))
+    np.testing.assert_array_equal(predict(x, y, queries, 5, 0.07), whole)
+
+
+def test_retrieval_equals_a_slow_loop():
+    (x, y), (queries, truth) = blobs(60, spread=2.0), blobs(40, spread=2.0, seed=1)
+    result = evaluate.retrieval(identity, (x, y), (queries, truth), ks=(1, 5))
+    for k in (1, 5):
+        hits = 0
+        for query, label in zip(queries, truth):
+            similarity = x @ query / np.linalg.norm(x, axis=1)
+            hits += label in y[np.argsort(-similarity)[:k]]
+        assert result[f"R@{k}"] == pytest.approx(hits / len(queries))
+
+
+@pytest.mark.parametrize(
+    "size, channels, grid", [(55, 96, 10), (27, 256, 6), (13, 384, 5), (13, 256, 6)]
+)
+def test_the_alexnet_tables_grids_come_out_of_9600_dimensions(size, channels, grid):
+    pooled = adaptive_average(tf.zeros([1, size, size, channels]), 9600)
+    assert pooled.shape == (1, grid * grid * channels)
+
+
+def test_adaptive_average_equals_a_slow_loop():
+    x = np.random.default_rng(0).normal(size=(2, 13, 7, 3)).astype(np.float32)
+    slow = np.zeros((2, 5, 5, 3))
+    for i in range(5):
+        for j in range(5):
+            rows = slice(i * 13 // 5, -(-(i + 1) * 13 // 5))
+            columns = slice(j * 7 // 5, -(-(j + 1) * 7 // 5))
+            slow[:, i, j] = x[:, rows, columns].mean(axis=(1, 2))
+    np.testing.assert_allclose(adaptive_average(x, 75), slow.reshape(2, -1), rtol=1e-4, atol=1e-6)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    covered = []
+    for trial in range(300):
+        low, high = bootstrap.interval(generator.random(200) < 0.7, seed=trial)
+        covered.append(low <= 0.7 <= high)
+    assert 0.91 <= np.mean(covered) <= 0.985
+
+
+def test_right_and_wrong_need_no_loop_to_be_resampled():
+    right = np.arange(150) < 100
+    np.testing.assert_allclose(
+        bootstrap.interval(right), bootstrap.interval(right.astype(float)), atol=0.012
+    )
+
+
+def test_same_seed_gives_the_same_interval():
+    values = np.random.default_rng(0).random(50)
+    assert bootstrap.interval(values, seed=3) == bootstrap.interval(values, seed=3)
+    assert bootstrap.interval(values, seed=3) != bootstrap.interval(values, seed=4)
+
+
+@pytest.mark.parametrize("name", list(evaluate.PROTOCOLS))
+def test_every_protocol_measures_digits_above_chance(name, tiny, digits):
+    before = tiny.get_weights()
+    result = evaluate.PROTOCOLS[name](tiny, *digits, seed=0, **FAST.get(name, {}))
+    json.dumps(result, allow_nan=False)
+    main = {"layers": "c2_top1", "retrieval": "R@1"}.get(name, "top1")
+    assert result[f"{main}_low"] <= result[main] <= result[f"{main}_high"]
+    assert 0.15 < result[main] <= 1
+    assert result["test_examples"] == 300 and result["classes"] == 10
+    for old, new in zip(before, tiny.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("name", ["knn", "linear", "linear_sgd", "svm"])
+def test_permuted_labels_give_chance(name):
+    x, y = blobs(400, seed=3)
+    queries, truth = blobs(400, seed=4)
+    generator = np.random.default_rng(0)
+    result = evaluate.PROTOCOLS[name](
+        identity, (x, generator.permutation(y)), (queries, generator.permutation(truth))
+    )
+    # Four classes; three standard errors of 400 examples.
+    assert abs(result["top1"] - 0.25) < 3 * np.sqrt(0.25 * 0.75 / 400)
+
+
+@pytest.mark.parametrize("name", ["knn", "linear", "linear_sgd", "svm"])
+def test_separable_features_are_separated(name):
+    train, test = blobs(300, spread=0.1), blobs(200, spread=0.1, seed=1)
+    assert evaluate.PROTOCOLS[name](identity, train, test)["top1"] == 1
+
+
+@pytest.mark.parametrize("name", ["linear", "svm", "linear_sgd"])
+def test_two_classes_are_enough(name):
+    train, test = blobs(100, classes=2, spread=0.2), blobs(60, classes=2, spread=0.2, seed=1)
+    assert evaluate.PROTOCOLS[name](identity, train, test)["top1"] == 1
+
+
+def test_linear_chooses_a_penalty_about_as_good_as_the_best():
+    """Three hundred useless dimensions: too strong a penalty leaves nothing but the majority."""
+    generator = np.random.default_rng(0)
+
+    def noisy(count, seed):
+        x, y = blobs(count, spread=0.6, seed=seed)
+        return np.concatenate([x, generator.normal(size=(count, 300))], axis=1), y
+
+    train, test = noisy(300, 0), noisy(500, 1)
+    grid = evaluate.linear.__globals__["PENALTIES"]
+    each = [evaluate.linear(identity, train, test, penalties=[c])["top1"] for c in grid]
+    chosen = evaluate.linear(identity, train, test)["top1"]
+    assert chosen in each
+    assert chosen >= max(each) - 0.05 and chosen >= min(each) + 0.2
+
+
+def test_linear_does_not_care_for_scale_and_constant_dimensions():
+    (x, y), (queries, truth) = blobs(150), blobs(100, seed=1)
+
+    def rescaled(part):
+        return np.concatenate([part * [1, 1e3, 1e-3, 5, 1, 1], np.full((len(part), 2), 7)], axis=1)
+
+    plain = evaluate.linear(identity, (x, y), (queries, truth))
+    assert evaluate.linear(identity, (rescaled(x), y), (rescaled(queries), truth))[
+        "top1"
+    ] == pytest.approx(plain["top1"], abs=0.011)
+
+
+def test_the_sgd_probe_gives_the_same_with_and_without_a_cache():
+    train, test = blobs(200), blobs(100, seed=1)
+    results = [
+        evaluate.linear_sgd(identity, train, test, epochs=4, batch_size=32, cache=cache)
+        for cache in (True, False)
+    ]
+    assert results[0] == results[1]
+
+
+def test_layers_probes_every_tap_of_a_resnet(digits):
+    from tfssl import encoders
+
+    encoder = encoders.get("resnet9", size=32)
+    (images, labels), _ = digits
+    images = tf.cast(tf.image.resize(images[:60], [32, 32]), tf.uint8).numpy()
+    result = evaluate.layers(
+        encoder, (images[:40], labels[:40]), (images[40:], labels[40:60]), penalties=[0.1]
+    )
+    taps = [name.removesuffix("_top1") for name in result if name.endswith("_top1")]
+    assert taps == encoders.tap_names(encoder) and len(taps) == result["taps"] >= 4
+    assert all(result[f"{tap}_dimensions"] <= 1024 for tap in taps)
+
+
+def test_a_saved_model_measures_like_the_live_one(tiny, digits, tmp_path):
+    import tfssl
+
+    tfssl.export(tiny, tmp_path / "encoder")
+    plain, layer = tf.saved_model.load(str(tmp_path / "encoder")), tfssl.load(tmp_path / "encoder")
+    train, test = digits
+    live = features.extract(tiny, test).features
+    for loaded in (plain, layer):
+        np.testing.assert_allclose(features.extract(loaded, test).features, live, atol=1e-5)
+        assert evaluate.knn(loaded, train, test) == evaluate.knn(tiny, train, test)
+    probes = evaluate.layers(plain, train, test, penalties=[0.1], iterations=20)
+    assert probes["taps"] == 2 and "c1_top1" in probes and "c2_top1" in probes
+
+
+def test_fine_tuning_a_loaded_model_trains_it_and_puts_it_back(tiny, digits, tmp_path):
+    import tfssl
+
+    tfssl.export(tiny, tmp_path / "encoder")
+    train, test = digits
+    for loaded in (
+        tf.saved_model.load(str(tmp_path / "encoder")),
+        tfssl.load(tmp_path / "encoder"),
+    ):
+        before = features.extract(loaded, test).features
+        still = evaluate.finetune(loaded, train, test, epochs=1, least_steps=1, learning_rate=0.0)
+        moved = evaluate.finetune(loaded, train, test, epochs=1, least_steps=60)
+        assert moved["top1"] > still["top1"] + 0.1
+        np.testing.assert_array_equal(features.extract(loaded, test).features, before)
+
+
+def test_fine_tuning_repeats_with_its_seed_and_leaves_others_random_numbers(tiny, digits):
+    import random
+
+    train, test = digits
+    settings = dict(labels=0.1, epochs=1, least_steps=5)
+    random.seed(5)
+    first = evaluate.finetune(tiny, train, test, **settings)
+    following = random.random()
+    random.seed(5)
+    assert following == random.random()
+    assert evaluate.finetune(tiny, train, test, **settings) == first
+    assert first["train_examples"] == 60 and first["labels"] == 0.1
+
+
+def test_draws_are_balanced_and_nested():
+    y = np.repeat([0, 1, 2], [500, 300, 200])
+    for share, each in ((0.01, 3), (0.1, 33), (0.0001, 1)):
+        np.testing.assert_array_equal(np.bincount(y[balanced(y, share)]), [each] * 3)
+    assert set(balanced(y, 0.01)) < set(balanced(y, 0.1))
+    np.testing.assert_array_equal(balanced(y, 1.0), np.arange(1000))
+    np.testing.assert_array_equal(np.bincount(y[balanced(y, 0.9)]), [300, 300, 200])
+    for share in (0, 1.5):
+        with pytest.raises(BadInput, match="share"):
+            balanced(y, share)
+
+
+def test_the_random_encoder_has_the_architecture_and_none_of_the_weights(tiny):
+    first, again, other = (evaluate.random_encoder(tiny, seed) for seed in (0, 0, 1))
+    assert [w.shape for w in first.weights] == [w.shape for w in tiny.weights]
+    np.testing.assert_array_equal(first.get_weights()[0], again.get_weights()[0])
+    assert not np.array_equal(first.get_weights()[0], other.get_weights()[0])
+    assert not np.array_equal(first.get_weights()[0], tiny.get_weights()[0])
+    np.testing.assert_array_equal(first.layers[2].moving_mean, np.zeros(16))
+
+
+def test_the_random_baseline_holds_the_same_protocols(tiny, digits):
+    found = evaluate.random(tiny, *digits, {"knn": evaluate.knn, "retrieval": evaluate.retrieval})
+    assert set(found) == {"knn", "retrieval"}
+    assert found["knn"] == evaluate.knn(evaluate.random_encoder(tiny), *digits)
+
+
+def test_every_form_of_the_same_examples_gives_the_same_features(tiny, digits):
+    (images, labels), _ = digits
+    images, labels = images[:70], labels[:70]
+    expected = tiny(images / np.float32(255), training=False).numpy()
+    rows = tf.data.Dataset.from_tensor_slices(
+        {"image": images, "label": labels, "index": np.arange(70), "depth": np.zeros((70, 8, 8))}
+    )
+    as_floats = rows.map(lambda e: {**e, "image": tf.cast(e["image"], tf.float32) / 255})
+    no_index = rows.map(lambda e: {"image": e["image"], "label": e["label"]})
+    forms = {
+        "arrays": (images, labels),
+        "inputs": images,
+        "unbatched": rows,
+        "batched": rows.batch(16),
+        "floats": as_floats.batch(16),
+        "without index": no_index,
+        "without index, batched": no_index.batch(16),
+        "pairs": tf.data.Dataset.from_tensor_slices((images, labels)),
+        "pairs, batched": tf.data.Dataset.from_tensor_slices((images, labels)).batch(16),
+        "dict": {"image": images, "label": labels},
+    }
+    for name, form in forms.items():
+        found = features.extract(tiny, form, batch_size=32)
+        np.testing.assert_allclose(found.features, expected, atol=1e-5, err_msg=name)
+        if name != "inputs":
+            np.testing.assert_array_equal(found.labels, labels, err_msg=name)
+
+
+def test_pictures_of_several_sizes_keep_their_order(tiny):
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (8 + i % 3, 9 + i % 2, 3), np.uint8) for i in range(50)]
+    expected = np.concatenate([tiny(x[None] / np.float32(255)) for x in images])
+    found = features.extract(tiny, (images, np.arange(50)), batch_size=4)
+    np.testing.assert_allclose(found.features, expected, atol=1e-5)
+    np.testing.assert_array_equal(found.labels, np.arange(50))
+
+
+def test_pictures_are_brought_to_the_encoders_fixed_size():
+    inputs = keras.Input((6, 6, 3))
+    encoder = keras.Model(inputs, keras.layers.Flatten()(inputs))
+    images = [np.full((20, 12, 3), 51, np.uint8), np.full((7, 31, 3), 102, np.uint8)]
+    found = features.extract(encoder, images)
+    assert found.features.shape == (2, 108)
+    np.testing.assert_allclose(found.features[:, 0], [0.2, 0.4], atol=1e-6)
+
+
+def test_the_encoder_chooses_what_it_reads():
+    data = tf.data.Dataset.from_tensors(
+        {"image": np.ones((8, 8, 3), np.uint8), "audio": np.full(32, 0.5, np.float32)}
+    )
+    listening = keras.Sequential([keras.Input((None,)), keras.layers.Lambda(lambda x: x[:, :4])])
+    np.testing.assert_array_equal(features.extract(listening, data).features, np.full((1, 4), 0.5))
+    with pytest.raises(BadInput, match="frames"):
+        watching = keras.Sequential([keras.Input((4, 8, 8, 3)), keras.layers.Flatten()])
+        features.extract(watching, data)
+
+
+def test_labels_may_be_strings_negative_numbers_or_one_hot():
+    (x, y), (queries, truth) = blobs(100), blobs(50, seed=1)
+    plain = evaluate.knn(identity, (x, y), (queries, truth))
+    names = np.array(["ant", "bee", "cat", "dog"])
+    for code in (lambda c: names[c], lambda c: 7 * c - 9, lambda c: np.eye(4)[c]):
+        assert evaluate.knn(identity, (x, code(y)), (queries, code(truth))) == plain
+    strings = tf.data.Dataset.from_tensor_slices((x, names[y]))
+    assert evaluate.knn(identity, strings, (queries, names[truth])) == plain
+
+
+def test_fewer_examples_than_k_all_vote():
+    (x, y), test = blobs(9), blobs(20, seed=1)
+    assert evaluate.knn(identity, (x, y), test, k=200)["k"] == 9
+
+
+@pytest.mark.parametrize("name", ["knn", "linear", "linear_sgd", "svm"])
+def test_a_class_without_training_examples_is_always_wrong_and_counted(name):
+    (x, y), (queries, truth) = blobs(200, spread=0.1), blobs(100, spread=0.1, seed=1)
+    result = evaluate.PROTOCOLS[name](identity, (x[y < 3], y[y < 3]), (queries, truth))
+    assert result["top1"] == pytest.approx(np.mean(truth < 3))
+    assert result["unseen_classes"] == 1 and result["classes"] == 4
+
+
+@pytest.mark.parametrize("name", list(evaluate.PROTOCOLS))
+def test_sets_that_cannot_be_measured_are_refused_in_a_sentence(name, tiny, digits):
+    (images, labels), test = digits
+    bad = {
+        "no labels": (tf.data.Dataset.from_tensor_slices({"image": images[:20]}), test),
+        "no labels to test": ((images, labels), images[:20]),
+        "one class": ((images[:20], np.zeros(20, int)), test),
+        "empty": ((images[:0], labels[:0]), test),
+    }
+    for what, (train, queries) in bad.items():
+        with pytest.raises(BadInput) as refusal:
+            evaluate.PROTOCOLS[name](tiny, train, queries)
+        assert 20 < len(str(refusal.value)) <= 600 and "\n" not in str(refusal.value), what
+
+
+def test_features_that_are_not_numbers_are_refused(digits):
+    (images, _), _ = digits
+
+    def broken(x):
+        rows = np.reshape(x, [len(x), -1]).copy()
+        rows[3] = np.nan
+        return rows
+
+    with pytest.raises(BadInput, match=r"NaN or infinite features for 1 of 10 examples.*number 3"):
+        features.extract(broken, images[:10])
+
+
+def test_features_computed_once_serve_every_protocol(tiny, digits):
+    train, test = (features.extract(tiny, part) for part in digits)
+    assert evaluate.knn(None, train, test) == evaluate.knn(tiny, *digits)
+
+
+def test_a_compiled_encoder_is_freed_with_its_model(tiny):
+    import gc
+    import weakref
+
+    model = keras.models.clone_model(tiny)
+    features.extract(model, np.zeros((3, 8, 8, 3), np.uint8))
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
