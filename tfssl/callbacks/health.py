@@ -84,6 +84,8 @@ class Health(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         self._check_loss(logs, f"epoch {epoch + 1}")
+        if "nan loss" in self._said:
+            return  # Features of weights that are not numbers would only add to the noise.
         chance = self.chance or float(getattr(self.model, "chance", 0.0) or 0.0)
         if chance and "loss" in logs:
             self._check_chance(float(np.mean(logs["loss"])), chance, epoch, logs)
