@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import folders, images, media, records, shards, splits
 from tfssl.pipelines.sources.images import Unreadable

@@ -4,6 +4,7 @@ import json
 import pathlib
 import struct
 
+import numpy as np
 import tensorflow as tf
 
 from tfssl.pipelines.errors import BadInput
@@ -13,6 +14,7 @@ MANIFEST = "tfssl.json"
 # Every byte of sets up to this size is checked; of larger ones only where records begin and end.
 CHECK_ALL = 2**30
 HEADER, FOOTER = 12, 4
+NOT_EXAMPLE = ("path", "audio_offset", "audio_start")
 
 _checked = {}
 
@@ -28,7 +30,7 @@ def load(folder, split, keys=(), max_frames=None, max_broken=0.5):
     folder = pathlib.Path(folder)
     try:
         builder = tensorflow_datasets.builder_from_directory(folder)
-        check(builder, folder)
+        places = check(builder, folder)
     except BadInput:
         raise
     except Exception as error:
@@ -40,28 +42,33 @@ def load(folder, split, keys=(), max_frames=None, max_broken=0.5):
         return tfds.from_builder(builder, split, keys, str(folder))
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     own = splits.choose(manifest["splits"], split, str(folder))
-    return ingested(builder, manifest, own, keys, max_frames, max_broken, folder)
+    return ingested(builder, manifest, places[own], own, keys, max_frames, max_broken, folder)
 
 
-def ingested(builder, manifest, split, keys, max_frames, max_broken, folder):
-    """A split of what `ingest` wrote: {paths, mute} a split, kind and class names in `manifest`."""
+def ingested(builder, manifest, places, split, keys, max_frames, max_broken, folder):
+    """A split of what `ingest` wrote, whose records lie at `places` [(file, offset, length)].
+
+    They are read by position, not from beginning to end, so that a whole shuffle costs nothing:
+    shards are in the order of paths, class by class.
+    """
     import tensorflow_datasets
 
     info = manifest["splits"][split]
     names, mute = info["paths"], set(info["mute"])
     sounds = len(mute) < len(names)
-    chosen, broken = None, []
+    chosen, broken = list(range(len(names))), []
     if mute and "audio" in keys:
-        chosen = [i for i in range(len(names)) if i not in mute]
+        chosen = [i for i in chosen if i not in mute]
         broken = [(names[i], "it has no sound") for i in sorted(mute)]
         records.refuse(broken, len(names), max_broken, folder)
     has = [key for key in builder.info.features if key not in NOT_EXAMPLE]
     if not sounds:
-        has = [key for key in has if key not in ("audio", "sample_rate", "audio_start")]
+        has = [key for key in has if key not in ("audio", "sample_rate")]
     companions = records.COMPANIONS if set(keys) & {"frames", "audio"} else ()
     wanted = [key for key in has if not keys or key in (*keys, *companions, "label")]
     skip = {"frames": tensorflow_datasets.decode.SkipDecoding()} if "frames" in wanted else None
-    stored = tfds.read(builder, split, wanted, skip)
+    partial = tensorflow_datasets.decode.PartialDecoding(dict.fromkeys(wanted, True), skip)
+    features = partial.extract_features(builder.info.features)
 
     shapes = dict(manifest["shapes"])
     if "frames" in shapes:
@@ -71,9 +78,16 @@ def ingested(builder, manifest, split, keys, max_frames, max_broken, folder):
         shapes["frame_times"] = shapes["frames"][:1]
         shapes["audio"] = shapes["audio"] if whole_clips and not mute else [None]
 
-    def example(index, stored):
-        result = {"index": index, **stored}
-        result.pop("audio_start", None)
+    def record(position):
+        path, offset, length = places[int(position)]
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def example(row):
+        data = tf.numpy_function(record, [row["/position"]], tf.string)
+        stored = features.deserialize_example(tf.ensure_shape(data, []), decoders=skip)
+        result = {"index": row["index"], **stored}
         if "frames" in wanted:
             result["frames"] = tf.map_fn(
                 lambda jpeg: tf.io.decode_jpeg(jpeg, 3, dct_method="INTEGER_ACCURATE"),
@@ -93,67 +107,67 @@ def ingested(builder, manifest, split, keys, max_frames, max_broken, folder):
             result[key] = tf.ensure_shape(result[key], shapes[key])
         return result
 
-    dataset = tfds.numbered(stored, len(names), chosen).map(
-        example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    dataset.paths = names if chosen is None else [names[i] for i in chosen]
+    index = np.arange(len(chosen), dtype=np.int64)
+    dataset = records.anywhere({"index": index, "/position": np.array(chosen)}, example)
+    dataset.paths = [names[i] for i in chosen]
     dataset.class_names = manifest["class_names"]
     dataset.broken, dataset.total = broken, len(names)
     return dataset
 
 
-NOT_EXAMPLE = ("path", "audio_offset")
-
-
 def check(builder, folder):
-    """See that every shard is there, whole, and holds as many examples as it should."""
+    """See that every shard is there and whole -> {split: [(file, offset, length) a record]}."""
     shards = [
-        (pathlib.Path(path), count)
-        for info in builder.info.splits.values()
+        (split, pathlib.Path(path), count)
+        for split, info in builder.info.splits.items()
         for path, count in zip(info.filepaths, info.shard_lengths)
     ]
-    for path, _ in shards:
+    for _, path, _ in shards:
         if not path.is_file():
             raise BadInput(f"{folder}: the shard {path.name} is missing: copy or ingest it again.")
-    signature = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path, _ in shards]
-    if _checked.get(str(folder)) == signature:
-        return
-    thorough = sum(size for _, size, _ in signature) <= CHECK_ALL
-    for path, count in shards:
+    stats = [path.stat() for _, path, _ in shards]
+    signature = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+    if _checked.get(str(folder), (None,))[0] == signature:
+        return _checked[str(folder)][1]
+    thorough = sum(stat.st_size for stat in stats) <= CHECK_ALL
+    places = {split: [] for split, _, _ in shards}
+    for split, path, count in shards:
+        if ".tfrecord" not in path.name:
+            continue
         try:
-            found = whole(path) if thorough else walk(path)
+            found = walk(path)
+            if thorough:
+                tf.data.TFRecordDataset(str(path)).reduce(0, lambda seen, _: seen + 1)
         except (tf.errors.DataLossError, EOFError):
             raise BadInput(
                 f"{folder}: the shard {path.name} is damaged or cut short: copy or ingest it again."
             ) from None
-        if found != count:
+        if len(found) != count:
             raise BadInput(
-                f"{folder}: the shard {path.name} holds {found} examples where {count} are "
-                "expected: copy or ingest it again."
+                f"{folder}: the shard {path.name} is incomplete: it holds {len(found)} examples "
+                f"where {count} are expected: copy or ingest it again."
             )
-    _checked[str(folder)] = signature
-
-
-def whole(path):
-    """The number of records in a shard, all checksums compared."""
-    return int(tf.data.TFRecordDataset(str(path)).reduce(0, lambda count, _: count + 1))
+        places[split] += found
+    _checked[str(folder)] = signature, places
+    return places
 
 
 def walk(path):
-    """The number of records in a shard by their lengths alone.
+    """Where each record of a shard lies: (file, offset, length), by the lengths alone.
 
     Raises:
         EOFError: where the last one is cut short.
     """
-    size, count, place = path.stat().st_size, 0, 0
+    size, place, found = path.stat().st_size, 0, []
     with open(path, "rb") as file:
         while place < size:
             file.seek(place)
             head = file.read(HEADER)
             if len(head) < HEADER:
                 raise EOFError
-            place += HEADER + struct.unpack("<Q", head[:8])[0] + FOOTER
-            count += 1
+            length = struct.unpack("<Q", head[:8])[0]
+            found.append((str(path), place + HEADER, length))
+            place += HEADER + length + FOOTER
     if place != size:
         raise EOFError
-    return count
+    return found
