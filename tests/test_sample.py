@@ -5,6 +5,7 @@ import collections
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from tfssl.pipelines.sample import clips, pairs, patches
 
 SEED = tf.constant([7, 11])

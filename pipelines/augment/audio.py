@@ -4,6 +4,7 @@
 """
 
 import tensorflow as tf
+
 from tfssl.pipelines.augment import tensorflow_io
 
 

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 import tensorflow as tf
+
 from tfssl.pipelines.augment import tensorflow_io
 
 # ITU-R BT.601 luma, the grey of PIL, torchvision and tf.image.
@@ -600,9 +601,9 @@ def _distort(images, programs, chances, choice, u):
 def rand_augment(images, seed, layers=2, magnitude=10, operations=OPERATIONS):
     """`layers` operations in turn, each drawn from `operations`, at `magnitude` (0 to 10).
 
-    RandAugment (Cubuk et al., 2020) with the operations of the Model Garden. Repeatable under
-    `seed`. One image at a time: some thirty times slower than the functions above. Raises ValueError
-    for an operation that is not among OPERATIONS.
+    RandAugment (Cubuk et al., 2020) with the operations of the Model Garden, repeatable under
+    `seed`. One image at a time: some thirty times slower than the functions above. Raises
+    ValueError for an operation that is not among OPERATIONS.
     """
     for name in operations:
         if name not in OPERATIONS:

@@ -1,6 +1,7 @@
 """Clips [B, T, H, W, 3] through the image functions: one draw a clip, or a frame where asked."""
 
 import tensorflow as tf
+
 from tfssl.pipelines.augment.image import (
     centre_crop,
     colour_jitter,

@@ -5,6 +5,7 @@ Images [B, H, W, 3], uint8 or float in [0, 1], square or not; patches come out f
 """
 
 import tensorflow as tf
+
 from tfssl.pipelines.augment.image import to_float
 
 # Where the second patch lies seen from the first, as (down, right), in the order of the labels:
