@@ -122,6 +122,8 @@ def test_shards_and_folder_hold_the_same_in_the_same_order(tmp_path):
         for a, b in zip(folder.as_numpy_iterator(), shards.as_numpy_iterator()):
             np.testing.assert_array_equal(a["image"], b["image"])
             assert a["label"] == b["label"] and a["index"] == b["index"]
+        everything = pipelines.load(tmp_path / "out", "all")
+        assert [int(x["index"]) for x in everything] == list(range(40))
         last = int(shards.cardinality()) - 1
         some = shards.gather(np.array([last, 0]))
         np.testing.assert_array_equal(some["index"], [last, 0])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tfssl import pipelines
 from tfssl.pipelines import BadInput
-from tfssl.pipelines.sources import broken_report, records, require
+from tfssl.pipelines.sources import broken_report, folders, records, require
 
 
 def picture(path, size=(8, 8), seed=0, mode="RGB", **options):
@@ -267,6 +267,32 @@ def test_images_of_many_sizes_keep_them_in_memory_and_streamed(tmp_path, monkeyp
         assert third["image"].shape == (1, *list(held.as_numpy_iterator())[2]["image"].shape)
 
 
+def test_a_huge_folder_is_checked_by_the_ends_of_its_files(tmp_path):
+    for i in range(6):
+        picture(tmp_path / f"{i}.jpg", size=(60, 40), seed=i)
+    half = (tmp_path / "0.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(half[: len(half) // 2])
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    picture(tmp_path / "turned.jpg", size=(40, 60), exif=exif)
+    rows, *_ = folders.records(tmp_path)
+    found = records.scan(rows, ((), 128, 300, 16000), memory=-1)
+    assert [path for path, _ in found.broken] == ["half.jpg"]
+    assert {shape["image"] for shape in found.shapes} == {(40, 60, 3)}
+    assert found.plain == (True,) * 6 + (False,)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_all_is_every_split(tmp_path, own):
+    names = sorted(f"{'train' if i % 3 else 'test'}{'/' if own else ''}{i}.png" for i in range(30))
+    for i, name in enumerate(names):
+        picture(tmp_path / name, seed=i)
+    everything = pipelines.load(tmp_path, "all")
+    assert everything.paths == names
+    assert values(everything, "index") == list(range(30))
+    assert int(pipelines.load("digits@all").cardinality()) == 1797
+
+
 def test_positions_are_gathered_as_they_stand(tmp_path):
     for i in range(12):
         picture(tmp_path / f"{i:02}.png", seed=i)
@@ -470,6 +496,7 @@ def test_a_prepared_tfds_set_loads_with_our_keys(prepared):
         assert x["audio"].dtype == np.float32 and x["audio"][0] == 0.5
     seen = {x["image"][0, 0, 0] for d in (train, test) for x in d.as_numpy_iterator()}
     assert seen == set(range(50))
+    assert values(pipelines.load("tfds:toy@all"), "index") == list(range(50))
     assert set(pipelines.load("tfds:toy", keys=["image"]).element_spec) == {"image", "index"}
     again = values(pipelines.load("tfds:toy"), "image")
     assert [x["image"][0, 0, 0] for x in examples] == [image[0, 0, 0] for image in again]

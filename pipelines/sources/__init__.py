@@ -33,10 +33,11 @@ def load(
     Args:
         spec: `digits`, `world`, `world:key=value,...`, `tfds:NAME[/CONFIG]`, a folder of images,
             videos or sounds, a folder of shards, or a .csv, .jsonl or .txt file; each may end in
-            `@train`, `@test` or `@val`. A tf.data.Dataset is returned as it is.
-        split: `train`, `test` or `val`. Without a split anywhere it is `train`, so that nobody
-            trains on what `test` will hold. A source's own splits are used; otherwise examples
-            are cut 90/10 by the hash of their path.
+            `@train`, `@test`, `@val` or `@all`. A tf.data.Dataset is returned as it is.
+        split: `train`, `test`, `val`, or `all` for every split (of a folder: in the order of
+            paths). Without a split anywhere it is `train`, so that nobody trains on what `test`
+            will hold. A source's own splits are used; otherwise examples are cut 90/10 by the
+            hash of their path.
         keys: the keys that the caller needs; sources produce no other content than these.
             None: all they have.
         max_broken: the share of broken files from which a source is refused.
@@ -69,7 +70,8 @@ def load(
     elif name == "world" or name.startswith("world:"):
         from tfssl.pipelines.sources import world
 
-        dataset = world.load(split, keys=keys, **knobs(name))
+        parts = splits.SPLITS if split == splits.ALL else [split]
+        dataset = joined([world.load(part, keys=keys, **knobs(name)) for part in parts])
     elif name.startswith("tfds:"):
         from tfssl.pipelines.sources import tfds
 
@@ -104,22 +106,40 @@ def from_disk(path, split, options):
     return files.load(path, split, **options)
 
 
+def joined(parts):
+    """Datasets one after the other as one, with their attributes; a single one as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    dataset = parts[0]
+    for part in parts[1:]:
+        dataset = dataset.concatenate(part)
+    if "index" in dataset.element_spec:
+        dataset = dataset.enumerate().map(lambda index, example: {**example, "index": index})
+    for attribute in ("broken", "paths"):
+        lists = [getattr(part, attribute, []) for part in parts]
+        setattr(dataset, attribute, [entry for entries in lists for entry in entries])
+    dataset.total = sum(getattr(part, "total", 0) for part in parts)
+    dataset.class_names = getattr(parts[0], "class_names", [])
+    return dataset
+
+
 def parse(spec, split=None):
     """`D@split` and a caller's split -> (D, split); `train` where neither says anything.
 
     Raises:
         BadInput: for an unknown split, or two that contradict each other.
     """
-    if split is not None and split not in splits.SPLITS:
-        raise BadInput(f"there is no split {split!r}: use train, test or val.")
+    known = (*splits.SPLITS, splits.ALL)
+    if split is not None and split not in known:
+        raise BadInput(f"there is no split {split!r}: use train, test, val or all.")
     name, at, suffix = spec.rpartition("@")
     if not at or os.path.exists(spec):
         return spec, split or "train"
     suffix = splits.SAME.get(suffix, suffix)
-    if suffix not in splits.SPLITS:
+    if suffix not in known:
         if "/" in suffix or os.sep in suffix:
             return spec, split or "train"
-        near = difflib.get_close_matches(suffix, splits.SPLITS, 1)
+        near = difflib.get_close_matches(suffix, known, 1)
         hint = f"did you mean {name}@{near[0]}?" if near else "use @train, @test or @val."
         raise BadInput(f"{spec}: there is no split {suffix!r}: {hint}")
     if split is not None and split != suffix:

@@ -35,7 +35,7 @@ def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, pro
 
 def pick(good, rows, of_split, split, path):
     """Positions in `good` (itself positions in `rows`) of what belongs to `split`."""
-    if of_split is None:
+    if of_split is None or split == splits.ALL:
         inside = set(splits.cut([row.path for row in rows], split, path))
     else:
         own = splits.choose(set(of_split), split, path)

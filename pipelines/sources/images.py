@@ -1,6 +1,7 @@
 """Any image file that people have on their disks, as uint8 [H, W, 3]."""
 
 import io
+import os
 
 import numpy as np
 
@@ -11,6 +12,10 @@ ENDINGS = (
 # Pillow's own limit: 256 MiB of three-byte pixels. A small file can claim far more.
 MAX_PIXELS = 89_478_485
 ORIENTATION = 0x0112
+SIDEWAYS = 5  # orientations from here on swap height and width
+# The mark with which a file ends, to be found in its last bytes (cameras may append to a JPEG).
+END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+TAIL = 4096
 FULL_SCALE_16 = 65535
 
 
@@ -44,6 +49,28 @@ def plain(image):
         and image.mode in ("L", "RGB")
         and image.getexif().get(ORIENTATION, 1) == 1
     )
+
+
+def glance(path):
+    """What a file's two ends tell, without decoding: ((H, W, 3), plain), or None if not enough.
+
+    A JPEG or PNG that begins with a sound header and closes with its end mark is whole.
+    """
+    from PIL import Image
+
+    with open(path, "rb") as file:
+        try:
+            image = Image.open(file)
+            size = image.size[::-1]
+            simple = plain(image)
+            if image.getexif().get(ORIENTATION, 1) >= SIDEWAYS:
+                size = size[::-1]
+        except Exception:
+            return None
+        file.seek(-min(TAIL, os.path.getsize(path)), os.SEEK_END)
+        if size[0] * size[1] > MAX_PIXELS or END.get(image.format, b"?no") not in file.read():
+            return None
+    return (*size, 3), simple
 
 
 def decode(data):

@@ -27,6 +27,8 @@ def load(folder, split, keys=(), max_frames=None, max_broken=0.5):
     """
     import tensorflow_datasets
 
+    from tfssl.pipelines.sources import joined
+
     folder = pathlib.Path(folder)
     try:
         builder = tensorflow_datasets.builder_from_directory(folder)
@@ -41,8 +43,12 @@ def load(folder, split, keys=(), max_frames=None, max_broken=0.5):
     if not (folder / MANIFEST).is_file():
         return tfds.from_builder(builder, split, keys, str(folder))
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    own = splits.choose(manifest["splits"], split, str(folder))
-    return ingested(builder, manifest, places[own], own, keys, max_frames, max_broken, folder)
+    if split == splits.ALL:
+        parts = list(manifest["splits"])
+    else:
+        parts = [splits.choose(manifest["splits"], split, str(folder))]
+    rest = (keys, max_frames, max_broken, folder)
+    return joined([ingested(builder, manifest, places[own], own, *rest) for own in parts])
 
 
 def ingested(builder, manifest, places, split, keys, max_frames, max_broken, folder):

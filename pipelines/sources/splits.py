@@ -5,6 +5,7 @@ import hashlib
 from tfssl.pipelines.errors import BadInput
 
 SPLITS = ("train", "test", "val")
+ALL = "all"
 SAME = {"valid": "val", "validation": "val"}
 TENTH = 10
 
@@ -23,7 +24,7 @@ def cut(names, split, what="this source"):
 
     Args:
         names: one string an example; equal names fall on the same side.
-        split: `train` or `test`.
+        split: `train`, `test`, or `all`.
         what: the source's name, for the message.
 
     Returns:
@@ -32,6 +33,8 @@ def cut(names, split, what="this source"):
     Raises:
         BadInput: for another split.
     """
+    if split == ALL:
+        return list(range(len(names)))
     if split not in ("train", "test"):
         raise BadInput(
             f"{what} has no split {split!r}: it holds no splits of its own and is cut into "

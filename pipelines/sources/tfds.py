@@ -66,21 +66,30 @@ def from_builder(builder, split, keys, what):
     has = {name: count for name, count in has.items() if count}
     if not has:
         raise BadInput(f"{what} holds no examples.")
+    if split == splits.ALL:
+        from tfssl.pipelines.sources import joined
+
+        order = sorted(has, key=lambda name: (name != "train", name))
+        return joined([one_split(builder, name, None, keys, what) for name in order])
     known = {splits.SAME.get(name, name) for name in has}
     if ("train" in known and not known & {"test", "val"}) or (
         "train" not in known and split == "train"
     ):
         own = "train" if "train" in has else max(has, key=has.get)
         names = [f"{own}/{i}" for i in range(has[own])]
-        chosen = splits.cut(names, split, what)
-    else:
-        own = splits.choose(has, split, what)
-        names, chosen = [f"{own}/{i}" for i in range(has[own])], None
+        return one_split(builder, own, splits.cut(names, split, what), keys, what)
+    return one_split(builder, splits.choose(has, split, what), None, keys, what)
+
+
+def one_split(builder, own, chosen, keys, what):
+    """The examples at the positions `chosen` (None: all) of a split as the builder names it."""
+    count = builder.info.splits[own].num_examples
+    names = [f"{own}/{i}" for i in range(count)]
     roles = mapping(builder.info)
     wanted = [k for k, (role, _) in roles.items() if not keys or role in keys]
     stored = read(builder, own, wanted or list(roles))
     convert = {key: role for key, role in roles.items() if key in (wanted or roles)}
-    result = numbered(stored, has[own], chosen).map(
+    result = numbered(stored, count, chosen).map(
         lambda index, example: {"index": index, **converted(example, convert)},
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
