@@ -167,6 +167,7 @@ SEEN = {
         {"image": images(), "mask": RNG.random((6, 64)) < 0.7},
         images().reshape(6, 64, 48),
     ),
+    "noise": ({"image": images(), "noise": RNG.random((6, 64))}, None),
     "text": (TEXT, TEXT),
     "ids": ({"centre": np.arange(6), "negatives": np.arange(90).reshape(6, 15)}, None),
     "sentences": (np.arange(60).reshape(6, 2, 5), None),
@@ -255,13 +256,17 @@ def test_gathering_scales_bytes_stops_at_the_limit_and_counts_parameters(tmp_pat
         assert "label" not in stored.files
 
 
-@pytest.mark.parametrize("modality", ["frames", "audio", "text"])
+@pytest.mark.parametrize("modality", ["frames", "audio", "text", "ids", "spectrogram"])
 def test_every_modality_gets_its_neighbours_on_the_page(modality, tmp_path):
-    batch = {"frames": CLIPS, "audio": SOUND, "text": TEXT}
+    batch = {"frames": CLIPS, "audio": SOUND, "text": TEXT, "ids": np.arange(30).reshape(6, 5)}
+    batch["spectrogram"] = SEEN["spectrogram"][0]
     features = RNG.normal(size=(6, 4)).astype(np.float32)
-    report.gather(lambda x: features, [{modality: batch[modality]}], tmp_path / "run")
+    batches = [{modality: batch[modality]}]
+    report.gather(lambda x: features, batches, tmp_path / "run", key=modality)
     parser, text = parsed(report.build([tmp_path / "run"], tmp_path / "r.html"))
-    assert "später <b>" in text if modality == "text" else parser.tags.count("img") == 36
+    written = {"text": "später <b>", "ids": "5 6 7 8 9"}
+    assert written.get(modality, "") in text
+    assert parser.tags.count("img") == (0 if modality in written else 36)
     assert "no labels" in text
 
 
@@ -278,6 +283,7 @@ def test_one_run_gives_a_whole_page_that_needs_nothing_else(runs, tmp_path):
     parser, text = parsed(path)
     assert path.stat().st_size < 2_000_000
     assert path.read_text("utf-8").count('class="band s0"') == 1  # around the probe's curve
+    assert text.count("90.0") == 2  # in the bar of kNN and in its row, nowhere else
     assert "c1_C" not in text and "knn top-1 low" not in text
     assert parser.tags.count("h1") == 1
     for part in (

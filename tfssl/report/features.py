@@ -50,7 +50,7 @@ def gather(encoder, batches, run_dir, key=None, limit=1000, queries=6, k=5, side
         features.append(_features(encoder, inputs)[: limit - count])
         if "label" in batch and np.ndim(batch["label"]) == 1:
             labels.append(as_array(batch["label"])[: limit - count])
-        if array.dtype.kind in "OSU":
+        if array.dtype.kind in "OSU" or (array.dtype.kind in "iu" and array.ndim <= 2):
             texts += [words(item) for item in array]
         else:
             rate = float(np.ravel(as_array(batch.get("sample_rate", 16000)))[0])
@@ -93,9 +93,8 @@ def _features(encoder, inputs):
 
 
 def _thumbnail(item, rate, side):
-    if item.ndim == 1:
-        mel = log_mel(item, rate)
-        return picture_bytes(mel, side)
+    if item.ndim <= 2:
+        return picture_bytes(log_mel(item, rate) if item.ndim == 1 else item, side)
     if item.ndim == 4:
         item = item[len(item) // 2]
     return picture_bytes(bytes_of(item), side)

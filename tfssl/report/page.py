@@ -324,7 +324,8 @@ def _curves(found):
                 curve = reading.curve(r.history, f"val_{key}")
                 series.append((f"{_style(i)} dashed", name, *curve))
         caption = _log_name(key) + (", dashed: on held-out data" if held_out else "")
-        figures.append(_chart(series, caption, bands=bands))
+        words = "the band is its 95\u00a0% interval" if bands else ""
+        figures.append(_chart(series, caption, words, bands))
     alone = [r.name for r in found if len(r.history) <= 1]
     words = f"A single epoch, drawn as a dot: {', '.join(alone)}." if alone else ""
     return (
@@ -428,7 +429,9 @@ def _evaluation(found):
             (n, s, reading.scores(reading.baseline(res, protocol)), ours)
             for n, s, res, ours in entries
         ]
-        metrics = list(dict.fromkeys(metric for _, _, scores, _ in each for metric in scores))
+        # a reference that was measured once stands beside what others measured, it adds nothing
+        own = [reading.scores(results.get(protocol, {})) for _, _, results, _ in entries]
+        metrics = list(dict.fromkeys(metric for scores in own for metric in scores))
         figures += _bars_of(protocol, metrics, each)
         for metric in metrics:
             values = [scores[metric].value for _, _, scores, _ in each if metric in scores]

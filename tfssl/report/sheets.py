@@ -213,11 +213,16 @@ def _columns(value, key, context, noun, whole=False):
         return several(lambda item: sound(item, rate, size), shape[1])
     if ndim == 1:
         return [column(noun, (text_block(words(item), size, large=True) for item in value))]
-    if ndim == 2 and kind == "f" and shape[1] > 6:
-        return [column(noun, (bars(row, size) for row in value))]
-    if ndim == 2 and kind == "b" and shape[1] > 12 and round(shape[1] ** 0.5) ** 2 == shape[1]:
+    if (
+        ndim == 2
+        and shape[1] > 12
+        and round(shape[1] ** 0.5) ** 2 == shape[1]
+        and (kind == "b" or any(word in key for word in ("mask", "noise")))
+    ):  # one value a patch
         side = round(shape[1] ** 0.5)
         return [column(noun, (heat_map(row.reshape(side, side), size) for row in value))]
+    if ndim == 2 and kind == "f" and shape[1] > 6:
+        return [column(noun, (bars(row, size) for row in value))]
     if ndim == 2:
         return [column(noun, (text_block("  ".join(map(words, row)), size) for row in value))]
     if ndim == 3 and _patched(shape):

@@ -110,7 +110,7 @@ code{{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",
  font-variant-numeric:tabular-nums}}
 .near img{{display:block;width:100%;height:auto;aspect-ratio:1;border-radius:5px;margin-bottom:2px;
  border:2px solid transparent}}
-.near .query img{{border-color:var(--ink)}}
+.near .query img{{border-color:var(--s1)}}
 .near.pixels img{{image-rendering:pixelated}}
 .near .query{{color:var(--ink);font-weight:600}}
 .quotes{{margin:0 0 16px;padding-left:1.4em;font-size:.92rem}}
