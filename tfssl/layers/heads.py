@@ -16,7 +16,7 @@ def mlp(inputs, widths, normalise=True, normalise_last=False, name="projector"):
         name: the model's name.
 
     Returns:
-        `keras.Sequential`, [..., inputs] -> [..., widths[-1]].
+        `keras.Sequential`, [B, inputs] -> [B, widths[-1]].
     """
     layers = [keras.Input([inputs])]
     for width in widths[:-1]:
@@ -31,5 +31,5 @@ def mlp(inputs, widths, normalise=True, normalise_last=False, name="projector"):
 
 
 def linear(inputs, outputs, name="classifier"):
-    """A built linear layer [..., inputs] -> [..., outputs], as most pretext classifiers are."""
+    """A built linear layer [B, inputs] -> [B, outputs], as most pretext classifiers are."""
     return mlp(inputs, [outputs], name=name)

@@ -1,5 +1,7 @@
 """A teacher: a copy of a network that follows it by exponential moving average."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -17,13 +19,14 @@ class Momentum(keras.layers.Layer):
     def __init__(self, *models, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.copies = [_copy(model) for model in models]
-        # Python lists of the originals would make them sublayers of this one.
-        self._pairs = tuple(
+        pairs = [
             (theirs, ours)
             for model, copy in zip(models, self.copies)
             for theirs, ours in zip(model.weights, copy.weights)
             if theirs.trainable
-        )
+        ]
+        # Keras would make weights of this layer of what it finds in a list or tuple.
+        self._pairs = lambda: pairs
         for copy in self.copies:
             for weight in copy.weights:
                 weight.trainable = False
@@ -36,18 +39,19 @@ class Momentum(keras.layers.Layer):
 
     def follow(self, momentum):
         """Every averaged weight: ours <- momentum ours + (1 - momentum) theirs."""
-        for theirs, ours in self._pairs:
-            momentum = tf.cast(momentum, ours.dtype)
-            ours.assign(momentum * ours + (1 - momentum) * tf.convert_to_tensor(theirs))
+        for theirs, ours in self._pairs():
+            m = tf.cast(momentum, ours.dtype)
+            ours.assign(m * tf.convert_to_tensor(ours) + (1 - m) * tf.convert_to_tensor(theirs))
 
 
 def cosine_momentum(base, step, steps):
     """BYOL's schedule: 1 - (1 - base) (cos(pi step / steps) + 1) / 2, from `base` to 1.
 
+    Without an end (`steps` infinite) it stays at `base`.
     Grill et al., Bootstrap Your Own Latent, NeurIPS 2020, section 3.2.
     """
-    share = tf.minimum(tf.cast(step, tf.float32) / float(steps), 1.0)
-    return 1.0 - (1.0 - base) * (tf.cos(share * 3.14159265) + 1.0) / 2.0
+    share = tf.clip_by_value(tf.cast(step, tf.float32) / float(steps), 0.0, 1.0)
+    return 1.0 - (1.0 - base) * (tf.cos(share * math.pi) + 1.0) / 2.0
 
 
 def _copy(model):

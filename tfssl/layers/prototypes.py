@@ -24,10 +24,15 @@ class Prototypes(keras.layers.Layer):
         self.normalise()
         self.built = True
 
-    def call(self, z):
-        """Embeddings [..., D] of any length -> cosine scores [..., K], float32."""
+    def call(self, z, frozen=False):
+        """Embeddings [..., D] of any length -> cosine scores [..., K], float32.
+
+        While `frozen` (bool, may be a tensor) the prototypes get a gradient of zero.
+        """
         z = tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1)
-        return tf.einsum("...d,kd->...k", z, tf.convert_to_tensor(self.prototypes))
+        prototypes = tf.convert_to_tensor(self.prototypes)
+        prototypes = tf.where(frozen, tf.stop_gradient(prototypes), prototypes)
+        return tf.einsum("...d,kd->...k", z, prototypes)
 
     def normalise(self):
         """Brings every prototype back to unit length; call it after each step."""

@@ -34,12 +34,13 @@ class Queue(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs=None):
-        """The memory, float32 [K, D], oldest and newest in no promised order."""
+        """The memory, float32 [K, D]; keys stand in the order they came, the oldest at `pointer`."""
         return tf.convert_to_tensor(self.embeddings)
 
     def enqueue(self, keys):
         """Overwrites the oldest rows with `keys` [B, D] of all replicas, scaled to unit length."""
         keys = gather(tf.math.l2_normalize(tf.cast(keys, tf.float32), axis=1))
+        keys = keys[-self.size :]
         count = tf.shape(keys)[0]
         pointer = tf.convert_to_tensor(self.pointer)
         rows = (pointer + tf.range(count)) % self.size
