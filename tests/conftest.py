@@ -1,11 +1,17 @@
-"""What every test may ask for: the shared data, where it is, and a quiet TensorFlow."""
+"""What every test may ask for: the shared data, two replicas, and a quiet TensorFlow."""
 
 import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+import tensorflow as tf
+
+# Before TensorFlow's first operation, or it is too late: two replicas on one CPU.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +21,18 @@ def shared():
     if not (folder / "data").is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """The process' one MirroredStrategy: a second would reuse its collective keys and abort."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(autouse=True)
+def float32_policy():
+    """A test may change Keras' dtype policy; the next one starts with float32."""
+    import keras
+
+    yield
+    keras.config.set_dtype_policy("float32")

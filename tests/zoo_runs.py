@@ -1,0 +1,54 @@
+"""Tiny runs of any method, for the contract: fake examples, two batches, small networks."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfssl import zoo
+from tfssl.pipelines import fake
+
+EXAMPLES, BATCH = 8, 4
+ANNOTATION = ("label", "boxes", "masks", "flow", "depth", "pose", "intrinsics", "action")
+
+
+def examples(name):
+    """Fake examples of the method's modality: dict of arrays [EXAMPLES, ...]."""
+    batch = fake.examples(zoo.card(name)["modality"], batch=EXAMPLES)
+    return {key: np.asarray(value) for key, value in batch.items()}
+
+
+def dataset(batch):
+    return tf.data.Dataset.from_tensor_slices(batch)
+
+
+def tiny_image_encoder():
+    """A few convolutions with batch norm and taps: enough for whatever asks for features [B, D]."""
+    from tfssl.layers.normalisation import BatchNormalization
+
+    x = inputs = keras.Input([None, None, 3])
+    for i, width in enumerate((8, 16), 1):
+        x = keras.layers.Conv2D(width, 3, 2, "same", use_bias=False)(x)
+        x = BatchNormalization(synchronized=True)(x)
+        x = keras.layers.ReLU(name=f"c{i}")(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+
+
+def tiny_run(name, batch=None, epochs=2, **overrides):
+    """The method's SMALL on fake examples; image methods of any encoder get a tiny one."""
+    module = zoo.get(name)
+    keras.utils.set_random_seed(0)
+    batch = examples(name) if batch is None else batch
+    arguments = {**module.SMALL, "data": dataset(batch), "batch_size": BATCH, "epochs": epochs}
+    if str(arguments.get("encoder", "")).startswith("resnet"):
+        arguments["encoder"] = tiny_image_encoder()
+    return module.recipe(**{**arguments, **overrides})
+
+
+def weights(model):
+    """Every number that a run leaves behind, but for metrics."""
+    skip = {id(v) for metric in model.metrics for v in metric.variables}
+    return [np.asarray(v) for v in model.variables if id(v) not in skip]
+
+
+def same(ours, theirs):
+    return len(ours) == len(theirs) and all(np.array_equal(a, b) for a, b in zip(ours, theirs))
