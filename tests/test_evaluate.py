@@ -284,6 +284,26 @@ def test_fine_tuning_repeats_with_its_seed_and_leaves_others_random_numbers(tiny
     assert first["train_examples"] == 60 and first["labels"] == 0.1
 
 
+def test_a_model_that_cannot_be_copied_is_put_back_after_fine_tuning(digits):
+    class Own(keras.Model):
+        def __init__(self, width, note):
+            super().__init__()
+            self.convolution = keras.layers.Conv2D(width, 3)
+            self.note = note
+
+        def call(self, x):
+            return keras.ops.mean(keras.ops.relu(self.convolution(x)), axis=(1, 2))
+
+    model = Own(8, object())
+    train, test = digits
+    before = features.extract(model, test).features
+    result = evaluate.finetune(model, train, test, epochs=1, least_steps=3)
+    assert 0 <= result["top1"] <= 1
+    np.testing.assert_array_equal(features.extract(model, test).features, before)
+    with pytest.raises(BadInput, match="built again"):
+        evaluate.random_encoder(model)
+
+
 def test_draws_are_balanced_and_nested():
     y = np.repeat([0, 1, 2], [500, 300, 200])
     for share, each in ((0.01, 3), (0.1, 33), (0.0001, 1)):

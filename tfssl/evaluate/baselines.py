@@ -15,15 +15,21 @@ def random_encoder(encoder, seed=0):
         seed: same seed, same weights.
 
     Raises:
-        BadInput: `encoder` is not a Keras model.
+        BadInput: `encoder` is no Keras model, or one that cannot be built again.
     """
     if not isinstance(encoder, keras.Model):
         raise BadInput(
             "the random baseline needs the architecture as a Keras model, which a SavedModel does "
             "not hold: build it with tfssl.encoders.get(name, size=...) and give that"
         )
-    with reproducible(seed):
-        return keras.models.clone_model(encoder)
+    try:
+        with reproducible(seed):
+            return keras.models.clone_model(encoder)
+    except (NotImplementedError, ValueError) as error:
+        raise BadInput(
+            f"{type(encoder).__name__} cannot be built again from its config: give a functional "
+            "model, or one with get_config and from_config"
+        ) from error
 
 
 def random(encoder, train, test, protocols, seed=0):

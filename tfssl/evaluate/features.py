@@ -62,7 +62,7 @@ def extract(encoder, examples, batch_size=256, key="", size=0, label="label", ke
 
 
 def labelled(encoder, train, test, **settings):
-    """Features of both sets and their labels as class numbers: `Split` twice and the classes.
+    """Features of both sets, and their labels as class numbers.
 
     Returns:
         (train features [N, D], train classes int [N], test features [M, D], test classes int [M],

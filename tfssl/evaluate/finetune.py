@@ -35,7 +35,7 @@ def finetune(
 
     Args:
         encoder: a Keras model or layer, or a loaded SavedModel with trainable variables. It is as
-            before when this returns: models are copied, loaded ones are put back.
+            before when this returns: it is copied or, where it cannot be, put back.
         train, test: labelled examples, in any form that `features.extract` reads.
         labels: the share of the training labels that is used, 0.01, 0.1, 1.0, ...; the same
             number of every class, at least one, as far as a class has them.
@@ -175,11 +175,21 @@ class _Restored(keras.layers.Layer):
         return self._loaded[0](x, training=bool(training))
 
 
+def _cloned(encoder):
+    """The same architecture again, or None where it is not known (subclasses without a config)."""
+    if not isinstance(encoder, keras.Model):
+        return None
+    try:
+        return keras.models.clone_model(encoder)
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+
+
 @contextlib.contextmanager
 def trainable_copy(encoder):
     """A network that computes what `encoder` does and may be trained; `encoder` stays as it is."""
-    if isinstance(encoder, keras.Model):
-        copy = keras.models.clone_model(encoder)
+    copy = _cloned(encoder)
+    if copy is not None:
         copy.set_weights(encoder.get_weights())
         copy.trainable = True
         yield copy
