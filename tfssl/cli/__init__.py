@@ -1,0 +1,106 @@
+"""The front door: what `tfssl COMMAND` does."""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from tfssl.cli import evaluating, training
+from tfssl.cli.console import callers_fault, progress, say
+from tfssl.cli.options import MaxBroken, Quiet
+
+app = typer.Typer(
+    help="Self-supervised learning on TensorFlow and Keras 3.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    training.show,
+    training.pretrain,
+    evaluating.evaluate,
+    evaluating.embed,
+    evaluating.export,
+):
+    app.command()(command)
+
+
+def main():
+    """Runs a command; says what the caller did wrong in a sentence, and exits with 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        say("Interrupted; a run that was training continues after its last finished epoch.")
+        code = 130
+    except Exception as fault:
+        text = callers_fault(fault)
+        if not text:
+            raise  # Python prints the traceback and exits with 1
+        say(text)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
+@app.command("list")
+def list_methods(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False):
+    """Every method."""
+    from tfssl import zoo
+
+    cards = [zoo.card(name) for name in zoo.names()]
+    if as_json:
+        print(json.dumps(cards, indent=1))
+        return
+    width = max(len(card["id"]) for card in cards)
+    for card in cards:
+        print(f"{card['id']:{width}}  {card['year']}  {card['summary']}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[pathlib.Path], typer.Argument(help="Run folders; several are compared.")],
+    out: Annotated[pathlib.Path, typer.Option(help="The page, an .html file.")] = pathlib.Path(
+        "report.html"
+    ),
+):
+    """One self-contained HTML page about a run, or comparing several."""
+    from tfssl import report as pages
+
+    print(pages.build(runs, out))
+
+
+@app.command()
+def ingest(
+    source: pathlib.Path,
+    dest: pathlib.Path,
+    max_broken: MaxBroken = 0.5,
+    quiet: Quiet = False,
+):
+    """Decodes a folder of images, videos or sounds once, into shards; resumable."""
+    from tfssl.pipelines import ingest as ingesting
+
+    with progress("reading", quiet) as step:
+        done = ingesting.ingest(source, dest, max_broken=max_broken, progress=step)
+    print(done)
+
+
+@app.command()
+def demo(
+    out: Annotated[pathlib.Path, typer.Option(help="Receives the report and the encoder.")] = (
+        pathlib.Path("tfssl-demo")
+    ),
+    quiet: Quiet = False,
+):
+    """The main job on embedded data, offline, in under three minutes on two cores."""
+    raise NotImplementedError

@@ -1,0 +1,56 @@
+"""What the command line says, and how: notes, progress, plain words for the caller's mistakes."""
+
+import contextlib
+import sys
+import time
+
+
+def note(text, quiet):
+    if not quiet:
+        print(text, flush=True)
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def callers_fault(fault):
+    """What to tell the caller who can mend a fault, in a sentence; "" for a fault of ours."""
+    if hasattr(fault, "format_message"):  # a wrong command line
+        text = fault.format_message()
+    elif type(fault).__name__ == "BadInput":  # of the learning side or of the data side
+        text = str(fault)
+    elif isinstance(fault, OSError) and fault.filename and fault.strerror:
+        text = f"{fault.filename}: {fault.strerror.lower()}; choose another path."
+    else:
+        return ""
+    return " ".join(text.split())[:600]
+
+
+@contextlib.contextmanager
+def progress(task, quiet):
+    """A bar on a terminal's stderr, shown from the third second on; yields f(done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    begun, known = clock(), {}
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+
+        def step(done, total):
+            if clock() - begun > 2 and "task" not in known:
+                known["task"] = bar.add_task(task)
+            if "task" in known:
+                bar.update(known["task"], completed=done, total=total)
+
+        yield step
+
+
+def verbosity(quiet):
+    """Keras' progress: a bar on a terminal, a line an epoch elsewhere."""
+    return 0 if quiet else 1 if sys.stdout.isatty() else 2
+
+
+def clock():
+
+    return time.perf_counter()

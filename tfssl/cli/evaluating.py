@@ -1,0 +1,170 @@
+"""`tfssl evaluate`, `embed` and `export`: what an encoder is worth, and what it gives."""
+
+import json
+import pathlib
+from typing import Annotated
+
+import typer
+
+from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, refresh_report
+from tfssl.cli.console import callers_fault, note
+from tfssl.cli.options import Data, MaxBroken, Quiet, choice, load, splits_of
+from tfssl.cli.training import tell_broken
+from tfssl.errors import BadInput
+
+PROTOCOLS = ("knn", "linear", "linear_sgd", "layers", "svm", "finetune", "retrieval")
+BASELINES = ("random", "supervised")
+
+
+def evaluate(
+    encoder: Annotated[pathlib.Path, typer.Argument(help="A run's folder or a SavedModel.")],
+    data: Data,
+    protocol: Annotated[
+        list[str], typer.Option(help=f"Any number of {', '.join((*PROTOCOLS, *BASELINES))}.")
+    ],
+    json_: Annotated[
+        pathlib.Path | None, typer.Option("--json", help="Write the results here.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Side of the inputs in pixels.")] = None,
+    seed: int = 0,
+    max_broken: MaxBroken = 0.5,
+    quiet: Quiet = False,
+):
+    """Measures an encoder on labelled data, by the field's protocols."""
+    from tfssl import rundir
+
+    for name in protocol:
+        choice("protocol", name, (*PROTOCOLS, *BASELINES))
+    artefact = Artefact(encoder)
+    names = [name for name in protocol if name in PROTOCOLS]
+    if not names and "random" in protocol:
+        raise BadInput("--protocol random repeats other protocols untrained: name at least one.")
+    train, test = (
+        _evaluated(data, split, artefact, size, max_broken, quiet) for split in ("train", "test")
+    )
+    found = {"encoder": str(encoder), "data": data}
+    found["results"] = _measure(artefact.load(), names, train, test, seed, "this encoder", quiet)
+    if "random" in protocol:
+        untrained = artefact.untrained(seed)
+        found["random"] = _measure(untrained, names, train, test, seed, "a random encoder", quiet)
+    if "supervised" in protocol:
+        note("the same network trained with labels ...", quiet)
+        supervised = _protocol("supervised")(artefact.untrained(seed), train, test, seed=seed)
+        found["supervised"] = {"supervised": supervised}
+    print(_table(found))
+    if json_ is not None:
+        rundir.write_json(json_, found)
+    if artefact.run is not None:
+        rundir.write_json(artefact.run / "evaluation.json", found)
+        keep_neighbours(artefact, test)
+        refresh_report(artefact.run)
+
+
+def _measure(encoder, names, train, test, seed, who, quiet):
+    """{protocol: its result}, each told as it begins."""
+    results = {}
+    for name in names:
+        note(f"{name} of {who} ...", quiet)
+        results[name] = _protocol(name)(encoder, train, test, seed=seed)
+    return results
+
+
+def _protocol(name):
+    from tfssl import evaluate as protocols
+
+    return getattr(protocols, name)
+
+
+def embed(
+    encoder: Annotated[pathlib.Path, typer.Argument(help="A run's folder or a SavedModel.")],
+    source: Annotated[str, typer.Argument(help="As --data elsewhere; without @split all of it.")],
+    out: Annotated[pathlib.Path, typer.Option(help="The result, a .npz file.")],
+    size: Annotated[int | None, typer.Option(min=8, help="Side of the inputs in pixels.")] = None,
+    max_broken: MaxBroken = 0.5,
+    quiet: Quiet = False,
+):
+    """Features, paths and indices of a folder or dataset, as arrays of one length."""
+    import numpy as np
+
+    from tfssl.evaluate.features import extract
+    from tfssl.files import written_whole
+
+    if out.suffix != ".npz":
+        raise BadInput(
+            f"--out {out}: the result is a NumPy archive; give a name that ends in .npz."
+        )
+    artefact = Artefact(encoder)
+    model = artefact.load()
+    parts = {"features": [], "paths": [], "index": [], "split": []}
+    for split in splits_of(source):
+        try:
+            ds = load(source, split, max_broken, quiet, keys=(artefact.key,))
+        except Exception as fault:
+            if split == "train" or not callers_fault(fault):
+                raise
+            continue  # a source need not have a test split
+        tell_broken(ds, quiet)
+        batches = batches_of(ds, artefact, size)
+        found = extract(model, batches, key=artefact.key)
+        parts["features"].append(found.features)
+        parts["paths"] += list(ds.paths) or [f"{source}@{split}/{i}" for i in found.index]
+        parts["index"].append(found.index)
+        parts["split"] += [split] * len(found.features)
+    arrays = {
+        "features": np.concatenate(parts["features"]),
+        "paths": np.array(parts["paths"]),
+        "index": np.concatenate(parts["index"]),
+        "split": np.array(parts["split"]),
+    }
+    with written_whole(out) as aside, open(aside, "wb") as file:
+        np.savez(file, **arrays)
+    note(f"{out}: {arrays['features'].shape[0]} x {arrays['features'].shape[1]} features.", quiet)
+
+
+def export(
+    run: Annotated[pathlib.Path, typer.Argument(help="A run's folder, finished or not.")],
+    dest: Annotated[pathlib.Path, typer.Argument(help="The SavedModel's folder.")],
+    name: Annotated[str, typer.Option(help="Which of the run's published encoders.")] = "encoder",
+):
+    """Publishes a run's encoder: SavedModel, model card, golden features, manifest."""
+    from tfssl import savedmodel
+
+    artefact = Artefact(run, name)
+    if artefact.run is None:
+        raise BadInput(f"{run} is no run's folder: give what `tfssl pretrain --out` wrote.")
+    card = artefact.card()
+    evaluation = artefact.run / "evaluation.json"
+    if evaluation.exists():
+        card["results"] = json.loads(evaluation.read_text())
+    savedmodel.export(artefact.keras(), dest, card=card)
+    print(dest)
+
+
+def _evaluated(spec, split, artefact, size, max_broken, quiet):
+    """Labelled batches of one split, as the encoder takes them."""
+    ds = load(spec, split, max_broken, quiet, keys=(artefact.key, "label"))
+    if split == "train":
+        tell_broken(ds, quiet)
+    batches = batches_of(ds, artefact, size)
+    batches.class_names = ds.class_names
+    return batches
+
+
+def _table(found):
+    """The results as aligned text, a row a protocol and encoder."""
+    rows = [("protocol", "encoder", "result", "95 %", "settings")]
+    for title in ("results", *BASELINES):
+        who = "this one" if title == "results" else title
+        for name, result in found.get(title, {}).items():
+            numbers = {k: v for k, v in result.items() if isinstance(v, float)}
+            main = next((k for k in ("top1", "R@1", "best_top1") if k in numbers), None)
+            main = main or next(iter(numbers))
+            low, high = (numbers.get(f"{main}_{end}") for end in ("low", "high"))
+            interval = f"{100 * low:.1f}-{100 * high:.1f}" if low is not None else ""
+            settings = [
+                f"{k}={result[k]}" for k in ("k", "temperature", "C", "labels") if k in result
+            ]
+            value = f"{main} {100 * numbers[main]:.1f} %"
+            rows.append((name, who, value, interval, " ".join(settings)))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(row, widths)).rstrip() for row in rows)

@@ -1,0 +1,151 @@
+"""What the command line is given: options shared by commands, and their way into a recipe."""
+
+import contextlib
+import difflib
+import inspect
+import math
+import pathlib
+from typing import Annotated
+
+import typer
+
+from tfssl.cli.console import progress
+from tfssl.errors import BadInput
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="digits, world, tfds:NAME, a folder, shards, .csv or .jsonl; @train, @test or @val."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+MaxBroken = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of broken files that is still accepted.")
+]
+Size = Annotated[int | None, typer.Option(min=8, help="Side of the inputs in pixels.")]
+
+
+def arguments_of(module, method, small, given, pairs):
+    """The recipe's keywords for a call: its SMALL, the options, and every --set."""
+
+    from tfssl.pipelines import sources
+
+    known = inspect.signature(module.recipe).parameters
+    arguments = dict(module.SMALL) if small else {}
+    for key, value in given.items():
+        if value in ("", None):
+            continue
+        if key not in known:
+            if key == "seed":
+                continue
+            raise BadInput(f"--{key.replace('_', '-')}: {method} has no {key.replace('_', ' ')}.")
+        arguments[key] = value
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise BadInput(f"--set {pair}: write it as key=value.")
+        if key not in known:
+            raise BadInput(f"--set {key}: {method} has no such key;{near(key, known)}")
+        arguments[key] = _typed(key, text, known[key].default)
+    if "data" in known and not (isinstance(arguments.get("data"), str) and arguments["data"]):
+        default = known["data"].default
+        if not given.get("data") and not small and str(default).startswith("tfds:"):
+            raise BadInput(f"--data is missing: a folder, digits, world or tfds:NAME ({default}).")
+        arguments["data"] = default
+    encoder = arguments.get("encoder")
+    if isinstance(encoder, str):
+        from tfssl import encoders
+
+        if encoder not in encoders.NAMES:
+            raise BadInput(
+                f"--encoder {encoder}: there is no such one;{near(encoder, encoders.NAMES)}"
+            )
+    sources.parse(arguments["data"])
+    return arguments
+
+
+def _typed(key, text, default):
+    """A --set value in the type of the recipe's default."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            number = float(text)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
+        if isinstance(default, (tuple, list)):
+            return [_typed(key, part, default[0]) for part in text.split(",")]
+    except (KeyError, ValueError):
+        raise BadInput(
+            f"--set {key}={text}: {key} is a {type(default).__name__}, for example {default}."
+        ) from None
+    return text
+
+
+def near(name, known):
+
+    near = difflib.get_close_matches(name, list(known), 1, 0.4)
+    return f" did you mean {near[0]}?" if near else f" there are {', '.join(known)}."
+
+
+def choice(option, value, known):
+    if value not in known:
+        raise BadInput(f"--{option} {value}: there is no such one;{near(value, known)}")
+    return value
+
+
+def policy(name):
+    """A Keras dtype policy; "auto" is 16 bits where the hardware multiplies them natively."""
+    choice("precision", name, ("auto", "float32", "mixed_bfloat16", "mixed_float16"))
+    if name != "auto":
+        return name
+    import tensorflow as tf
+
+    accelerators = tf.config.list_physical_devices("GPU")
+    if accelerators:
+        details = tf.config.experimental.get_device_details(accelerators[0])
+        ampere = details.get("compute_capability", (0, 0)) >= (8, 0)
+        return "mixed_bfloat16" if ampere else "mixed_float16"
+    with contextlib.suppress(OSError):
+        flags = pathlib.Path("/proc/cpuinfo").read_text()
+        if "avx512_bf16" in flags or "amx_bf16" in flags:
+            return "mixed_bfloat16"
+    return "float32"
+
+
+def strategy_of(name):
+    import tensorflow as tf
+
+    several = len(tf.config.list_logical_devices("GPU")) > 1
+    if name == "mirrored" or (name == "auto" and several):
+        return tf.distribute.MirroredStrategy()
+    if name == "multiworker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def splits_of(spec):
+    """The splits that a spec without one stands for when all of it is meant."""
+    from tfssl.pipelines import sources
+
+    name, split = sources.parse(spec)
+    return (split,) if name != spec else ("train", "test")
+
+
+def load(spec, split, max_broken, quiet, keys=None):
+    """`pipelines.load`, with a progress bar while files are looked at."""
+    from tfssl import pipelines
+    from tfssl.pipelines import sources
+
+    name, own = sources.parse(spec)
+    with progress("looking at the files", quiet) as step:
+        return pipelines.load(
+            spec,
+            split if name == spec else own,
+            keys,
+            max_broken=max_broken,
+            progress=step,
+        )

@@ -1,0 +1,264 @@
+"""`tfssl show` and `tfssl pretrain`: from a call to a trained, published encoder."""
+
+import contextlib
+import inspect
+import json
+import math
+import pathlib
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, refresh_report
+from tfssl.cli.console import clock, note, say, verbosity
+from tfssl.cli.options import (
+    Data,
+    MaxBroken,
+    Quiet,
+    arguments_of,
+    choice,
+    load,
+    policy,
+    strategy_of,
+)
+from tfssl.errors import BadInput
+
+
+def show(
+    method: str,
+    out: Annotated[pathlib.Path, typer.Option(help="The picture, a .png file.")],
+    data: Data = "",
+    size: Annotated[int | None, typer.Option(min=8, help="Side of the views in pixels.")] = None,
+    seed: int = 0,
+):
+    """A picture of what a method sees: inputs, views, targets."""
+    from tfssl import zoo
+
+    module = zoo.get(method)
+    if out.suffix.lower() != ".png":
+        raise BadInput(f"--out {out}: the picture is a PNG; give a name that ends in .png.")
+    arguments = arguments_of(module, method, True, {"data": data, "size": size, "seed": seed}, [])
+    draw_sheet(build(module, arguments), method, out)
+    print(out)
+
+
+def pretrain(
+    method: str,
+    out: Annotated[pathlib.Path, typer.Option(help="The run's folder; the same call resumes it.")],
+    data: Data = "",
+    small: Annotated[
+        bool, typer.Option("--small", help="The method's SMALL recipe: minutes on two cores.")
+    ] = False,
+    encoder: Annotated[str, typer.Option(help="An encoder's name.")] = "",
+    size: Annotated[int | None, typer.Option(min=8, help="Side of the views in pixels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(min=1)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.05, help="Train as many epochs as fit into this time.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, mixed_bfloat16 or mixed_float16.")
+    ] = "auto",
+    strategy: Annotated[str, typer.Option(help="auto, one, mirrored or multiworker.")] = "auto",
+    seed: int = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe keyword.")
+    ] = None,
+    max_broken: MaxBroken = 0.5,
+    quiet: Quiet = False,
+):
+    """Trains an encoder on unlabelled data; the same command again resumes, exactly."""
+    from tfssl import rundir, zoo
+
+    module = zoo.get(method)
+    given = {
+        "encoder": encoder,
+        "data": data,
+        "size": size,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    arguments = arguments_of(module, method, small, given, set_ or [])
+    call = {
+        "method": method,
+        "call": "tfssl " + " ".join(map(shlex.quote, sys.argv[1:])),
+        "arguments": arguments,
+        "steps_per_epoch": steps_per_epoch,
+        "minutes": minutes,
+        "precision": policy(precision),
+        "strategy": choice("strategy", strategy, ("auto", "one", "mirrored", "multiworker")),
+        "seed": seed,
+        "modality": zoo.card(method)["modality"],
+        "size": arguments.get("size"),
+        "data": arguments["data"],
+    }
+    tell_broken(load(arguments["data"], "train", max_broken, quiet), quiet)
+    record = rundir.claim(out, {key: value for key, value in call.items() if key != "call"})
+    record.setdefault("call", call["call"])
+    _train(module, record, out, quiet)
+
+
+def _train(module, record, out, quiet):
+    """Trains what run.json records, from wherever the checkpoints stand, and publishes it."""
+    import keras
+
+    from tfssl import callbacks, rundir
+
+    if record["finished"]:
+        note(f"{out} is finished already; its encoder is {out / 'encoder'}.", quiet)
+        return
+    keras.config.set_dtype_policy(record["precision"])
+    arguments = record["arguments"]
+    with strategy_of(record["strategy"]).scope():
+        if "plan" not in record:
+            record["plan"] = _plan(module, record, quiet)
+            rundir.write_json(out / "run.json", record)
+        plan = record["plan"]
+        epochs, steps = plan["epochs"], plan["steps_per_epoch"]
+        run = build(module, arguments, epochs=epochs * steps / plan["steps_per_pass"])
+    resume = callbacks.Resume(out / "checkpoints")
+    begun = resume.epoch
+    if begun:
+        note(f"Resuming after epoch {begun} of {epochs}.", quiet)
+    if not (out / "sheet.png").exists():
+        draw_sheet(run, record["method"], out / "sheet.png")
+    watching = [
+        keras.callbacks.TensorBoard(out / "logs", write_graph=False),
+        callbacks.Health(run.dataset),
+        rundir.Journal(out / "history.json", examples=steps * plan["batch_size"]),
+        resume,
+    ]
+    if record["minutes"]:
+        watching.append(rundir.Deadline(1.25 * 60 * record["minutes"]))
+    run._replace(dataset=run.dataset.endless(begun * steps)).fit(
+        callbacks=watching, epochs=epochs, steps_per_epoch=steps, verbose=verbosity(quiet)
+    )
+    _publish(run, record, out)
+    record["finished"] = rundir.now()
+    rundir.write_json(out / "run.json", record)
+    refresh_report(out)
+    note(f"Encoder: {out / 'encoder'}   Report: {out / 'report.html'}", quiet)
+
+
+def _plan(module, record, quiet):
+    """How many epochs of how many steps: as asked, or as many as the minutes hold."""
+    import keras
+
+    start = clock()
+    run = build(module, record["arguments"])
+    each = run.dataset.steps
+    batch_size = record["arguments"].get("batch_size") or _default(module, "batch_size")
+    epochs, steps = math.ceil(run.epochs), record["steps_per_epoch"] or each
+    if record["minutes"]:
+        note("Measuring the speed, to plan the epochs...", quiet)
+        stopwatch = _Stopwatch(seconds=max(3.0, 2.4 * record["minutes"]))  # 4 % of the time
+        endless = run._replace(dataset=run.dataset.endless())
+        endless.fit(callbacks=[stopwatch.callback()], epochs=1, steps_per_epoch=10**6, verbose=0)
+        # The run that follows is traced once more.
+        left = 60 * record["minutes"] - (clock() - start) - stopwatch.first
+        total = max(1, int(left / stopwatch.each))
+        if record["arguments"].get("epochs"):
+            total = min(total, record["arguments"]["epochs"] * steps)
+        epochs = max(1, round(total / steps))
+        steps = max(1, total // epochs)
+        note(f"{stopwatch.each * 1e3:.0f} ms a step: {epochs} epochs of {steps} steps.", quiet)
+        keras.backend.clear_session()
+    return {
+        "epochs": epochs,
+        "steps_per_epoch": steps,
+        "steps_per_pass": each,
+        "batch_size": batch_size,
+    }
+
+
+class _Stopwatch:
+    """Times steps for `seconds`: the first, which traces, and the mean of the rest."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.begun, self.times = clock(), []
+
+    def callback(self):
+        import keras
+
+        def after(batch, logs):
+            self.times.append(clock())
+            late = self.times[-1] - self.times[0] > self.seconds and len(self.times) > 3
+            callback.model.stop_training = late
+
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=after)
+        return callback
+
+    @property
+    def first(self):
+        return self.times[0] - self.begun
+
+    @property
+    def each(self):
+        return (self.times[-1] - self.times[1]) / (len(self.times) - 2)
+
+
+def build(module, arguments, epochs=None):
+    """The recipe's run with its random state set; `epochs` may be a fraction of passes."""
+
+    import keras
+
+    if epochs is not None and "epochs" in inspect.signature(module.recipe).parameters:
+        arguments = {**arguments, "epochs": int(epochs) if epochs == int(epochs) else epochs}
+    keras.utils.set_random_seed(arguments.get("seed", 0))
+    return module.recipe(**arguments)
+
+
+def _default(module, key):
+
+    return inspect.signature(module.recipe).parameters[key].default
+
+
+def tell_broken(ds, quiet):
+    """Names what could not be read, and counts it in one line."""
+    from tfssl.pipelines import sources
+
+    if ds.broken:
+        say(sources.broken_report(ds.broken, ds.total))
+
+
+def draw_sheet(run, title, path):
+    """The picture of a few examples before and after the method's views."""
+    from tfssl import report
+
+    examples, views = run.dataset.preview(6)
+    x, y = views if isinstance(views, tuple) else (views, None)
+    report.sheet(examples, x, y, path, title=title)
+
+
+def _publish(run, record, out):
+    """Exports every encoder that the method publishes, and what the report shows of the first."""
+    from tfssl import savedmodel, zoo
+
+    about = zoo.card(record["method"])
+    card = {
+        "title": f"{record['method']}: {record['arguments'].get('encoder', 'encoder')}",
+        "task": about["summary"],
+        "paper": f"{about['authors']}: {about['title']}, {about['venue']} {about['year']}",
+        "url": about["url"],
+        "data": record["data"],
+        "call": record["call"],
+        "seed": record["seed"],
+        "precision": record["precision"],
+        "modality": record["modality"],
+        "size": record["size"],
+        "licence": "the code Apache-2.0; the weights under the terms of the data they are made of",
+    }
+    history = out / "history.json"
+    if history.exists():
+        card["results"] = json.loads(history.read_text())[-1]
+    for name, encoder in run.model.published.items():
+        savedmodel.export(encoder, out / name, card=card)
+    artefact = Artefact(out)
+    with contextlib.suppress(BadInput):  # fewer than two examples have no neighbours
+        ds = load(record["data"], "train", 1.0, True, keys=(artefact.key,))
+        keep_neighbours(artefact, batches_of(ds.take(1000), artefact, 0))
