@@ -129,7 +129,7 @@ def _lead(found):
             f"{escape(encoder)} trained" if encoder else "trained",
             f"on {escape(data)}" if data else "",
             f"at {escape(size)} px" if size else "",
-            "(not finished yet)" if r.run.get("finished") is False else "",
+            "(not finished yet)" if "finished" in r.run and not r.run["finished"] else "",
         ]
         if any((encoder, data, size, words[-1])):
             name = f"<strong>{escape(r.name)}</strong>: " if len(found) > 1 else ""
@@ -695,12 +695,16 @@ def _neighbour_row(arrays, query, neighbours, row):
     similarities = arrays.get("similarities")
     label = arrays.get("label")
     names = {i: str(name) for i, name in enumerate(arrays.get("classes", ()))}
+    # features in a narrow cone are all alike in two digits
+    digits = 4 if similarities is not None and np.min(similarities) > 0.98 else 2
 
     def class_of(i):
         return names.get(label[i], str(label[i])) if label is not None else ""
 
     def words(rank, i):
-        text = f"{similarities[row][rank]:.2f}" if similarities is not None else f"{rank + 1}."
+        text = (
+            f"{similarities[row][rank]:.{digits}f}" if similarities is not None else f"{rank + 1}."
+        )
         if label is not None:
             text += " ✓" if label[i] == label[query] else " ✗"
         return text
@@ -788,7 +792,7 @@ def _plain(value):
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_plain, value)) or "none"
     return str(value)
 
 
