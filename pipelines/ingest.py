@@ -207,9 +207,11 @@ def described(rows, class_names):
 
 def run(work, rows, plan, features, options, workers, progress):
     """Work on all parts that are not finished; the results of all, in order."""
-    done, lock = [0], threading.Lock()
+    done, lock, stopped = [0], threading.Lock(), threading.Event()
 
     def tell(count):
+        if stopped.is_set():
+            raise concurrent.futures.CancelledError
         with lock:
             done[0] += count
             if progress:
@@ -228,6 +230,7 @@ def run(work, rows, plan, features, options, workers, progress):
     try:
         return list(pool.map(part, range(len(plan["parts"]))))
     finally:
+        stopped.set()  # Ctrl-C is not to wait for the end of every part
         pool.shutdown(cancel_futures=True)
 
 
@@ -245,7 +248,7 @@ def write_part(work, number, rows, features, options, tell):
                 example, shapes = encoded(row, features, options)
             except Unreadable as error:
                 report["broken"].append((row.path, str(error)))
-            except (OSError, ValueError, MemoryError) as error:
+            except Exception as error:
                 report["broken"].append((row.path, images.reason(error)))
             else:
                 if "audio" in features and not len(example["audio"]):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tfssl import pipelines
 from tfssl.pipelines import BadInput
-from tfssl.pipelines.sources import broken_report, folders, records, require
+from tfssl.pipelines.sources import broken_report, folders, records, require, splits
 
 
 def picture(path, size=(8, 8), seed=0, mode="RGB", **options):
@@ -115,8 +115,10 @@ def test_even_two_images_leave_something_to_train_and_to_test_on(tmp_path):
     assert len(train.paths) == len(test.paths) == 1 and train.paths != test.paths
 
 
-def test_a_single_image_is_trained_on(tmp_path):
-    picture(tmp_path / "only.png", size=(1, 1))
+@pytest.mark.parametrize("name", ["only.png", "1.png"])  # the second one's hash ends in 0
+def test_a_single_image_is_trained_on(tmp_path, name):
+    assert (splits.digest(name) % 10 == 0) == (name == "1.png")
+    picture(tmp_path / name, size=(1, 1))
     assert values(pipelines.load(tmp_path), "image")[0].shape == (1, 1, 3)
     with pytest.raises(BadInput, match="no example in its split 'test'"):
         pipelines.load(tmp_path, "test")
@@ -505,6 +507,12 @@ def test_a_prepared_tfds_set_loads_with_our_keys(prepared):
 def test_an_unprepared_tfds_set_says_how_to_prepare_it(prepared):
     with pytest.raises(BadInput, match=r"did you mean tfds:toy\?.*tfds.load\('toyy'\)"):
         pipelines.load("tfds:toyy")
+
+
+def test_a_message_stays_readable_however_long_a_name_is(tmp_path):
+    with pytest.raises(BadInput) as error:
+        pipelines.load(tmp_path / ("long" * 50) / ("name" * 60) / ("is" * 100))
+    assert len(str(error.value)) <= 600
 
 
 def test_knobs_are_typed():

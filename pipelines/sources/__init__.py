@@ -12,9 +12,8 @@ from tfssl.pipelines.sources.records import broken_report
 
 __all__ = ["broken_report", "load", "require"]
 
-CONTENT = ("image", "frames", "audio", "text")
 EMBEDDED = ("digits", "world")
-TABLES = (".csv", ".jsonl", ".txt")
+LONGEST = 600  # characters of a message
 
 
 def load(
@@ -61,7 +60,23 @@ def load(
     """
     if isinstance(spec, tf.data.Dataset):
         return spec
-    spec = os.fspath(spec)
+    options = {
+        "max_broken": max_broken,
+        "short_side": short_side,
+        "max_frames": max_frames,
+        "sample_rate": sample_rate,
+        "progress": progress,
+    }
+    try:
+        return found(os.fspath(spec), split, tuple(keys) if keys else (), options)
+    except BadInput as error:
+        if len(str(error)) > LONGEST:
+            raise BadInput(str(error)[: LONGEST - 3] + "...") from None
+        raise
+
+
+def found(spec, split, keys, options):
+    """The dataset that `load` describes."""
     name, split = parse(spec, split)
     if name == "digits":
         from tfssl.pipelines.sources import digits
@@ -71,7 +86,7 @@ def load(
         from tfssl.pipelines.sources import world
 
         parts = splits.SPLITS if split == splits.ALL else [split]
-        dataset = joined([world.load(part, keys=keys, **knobs(name)) for part in parts])
+        dataset = joined([world.load(part, keys=keys or None, **knobs(name)) for part in parts])
     elif name.startswith("tfds:"):
         from tfssl.pipelines.sources import tfds
 
@@ -80,30 +95,17 @@ def load(
         path = pathlib.Path(name).expanduser()
         if not path.exists():
             raise BadInput(missing(name))
-        options = {
-            "keys": tuple(keys or ()),
-            "max_broken": max_broken,
-            "short_side": short_side,
-            "max_frames": max_frames,
-            "sample_rate": sample_rate,
-            "progress": progress,
-        }
-        dataset = from_disk(path, split, options)
+        from tfssl.pipelines.sources import files
+
+        dataset = files.load(path, split, keys, **options)
     for attribute in ("broken", "paths", "class_names"):
         if not hasattr(dataset, attribute):
             setattr(dataset, attribute, [])
     if not hasattr(dataset, "total"):
         dataset.total = len(dataset.paths)
-    for key in keys or ():
+    for key in keys:
         require(dataset, key, spec)
     return dataset
-
-
-def from_disk(path, split, options):
-    """A folder, a folder of shards, or a table of pairs."""
-    from tfssl.pipelines.sources import files
-
-    return files.load(path, split, **options)
 
 
 def joined(parts):

@@ -73,8 +73,8 @@ def ingested(builder, manifest, places, split, keys, max_frames, max_broken, fol
     companions = records.COMPANIONS if set(keys) & {"frames", "audio"} else ()
     wanted = [key for key in has if not keys or key in (*keys, *companions, "label")]
     skip = {"frames": tensorflow_datasets.decode.SkipDecoding()} if "frames" in wanted else None
-    partial = tensorflow_datasets.decode.PartialDecoding(dict.fromkeys(wanted, True), skip)
-    features = partial.extract_features(builder.info.features)
+    stored_features = {key: builder.info.features[key] for key in wanted}
+    features = tensorflow_datasets.features.FeaturesDict(stored_features)
 
     shapes = dict(manifest["shapes"])
     if "frames" in shapes:

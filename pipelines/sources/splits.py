@@ -20,7 +20,8 @@ def cut(names, split, what="this source"):
     """Positions of the examples of `split` when `names` are cut 90/10 by the hash of each name.
 
     A name's side depends on that name alone, so that new examples move no old ones; only where
-    chance would leave one side empty does the name with the smallest (or largest) hash go there.
+    chance would leave one side empty does the name with the smallest (or largest) hash go there;
+    a single name is for training.
 
     Args:
         names: one string an example; equal names fall on the same side.
@@ -42,11 +43,10 @@ def cut(names, split, what="this source"):
         )
     hashes = [digest(name) for name in names]
     test = {h for h in hashes if h % TENTH == 0}
-    if len(set(hashes)) > 1:
-        if not test:
-            test = {min(hashes)}
-        elif test == set(hashes):
-            test = test - {max(hashes)}
+    if test == set(hashes):
+        test -= {max(hashes, default=0)}
+    elif not test and len(set(hashes)) > 1:
+        test = {min(hashes)}
     return [i for i, h in enumerate(hashes) if (h in test) == (split == "test")]
 
 

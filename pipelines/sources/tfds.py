@@ -103,16 +103,23 @@ def one_split(builder, own, chosen, keys, what):
     return result
 
 
-def read(builder, split, wanted, decoders=None):
+def read(builder, split, wanted):
     """A split in stored order, one shard after the other, with the `wanted` features only."""
     import tensorflow_datasets as tfds
+    from absl import logging
 
-    return builder.as_dataset(
-        split=split,
-        shuffle_files=False,
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=False),
-        decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True), decoders=decoders),
-    )
+    part = set(wanted) != set(builder.info.features)
+    loudness = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # partial decoding warns of TFDS' own old names
+    try:
+        return builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=False),
+            decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True)) if part else None,
+        )
+    finally:
+        logging.set_verbosity(loudness)
 
 
 def numbered(stored, count, chosen=None):
