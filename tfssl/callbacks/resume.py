@@ -54,6 +54,9 @@ class Resume(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not _is_chief():
             return
+        # A run whose loss is no number any more shall resume from before that.
+        if not np.isfinite((logs or {}).get("loss", 0.0)):
+            return
         variables = self._variables()
         arrays = {f"v{i:05d}": _numpy(variable) for i, variable in enumerate(variables)}
         paths = json.dumps([variable.path for variable in variables])

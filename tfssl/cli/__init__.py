@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -35,6 +36,8 @@ for command in (
 def main():
     """Runs a command; says what the caller did wrong in a sentence, and exits with 2."""
     signal.signal(signal.SIGTERM, _interrupt)
+    warnings.showwarning = lambda message, *rest, **more: say(str(message))
+    warnings.filterwarnings("ignore", module="keras|tensorflow|tensorboard|google")
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -12,7 +12,8 @@ from tfssl.cli.options import Data, MaxBroken, Quiet, choice, load, splits_of
 from tfssl.cli.training import tell_broken
 from tfssl.errors import BadInput
 
-PROTOCOLS = ("knn", "linear", "linear_sgd", "layers", "svm", "finetune", "retrieval")
+ON_FEATURES = ("knn", "linear", "svm", "retrieval")
+PROTOCOLS = (*ON_FEATURES, "linear_sgd", "layers", "finetune", "finetune_10", "finetune_1")
 BASELINES = ("random", "supervised")
 
 
@@ -31,6 +32,7 @@ def evaluate(
     quiet: Quiet = False,
 ):
     """Measures an encoder on labelled data, by the field's protocols."""
+    from tfssl import evaluate as protocols
     from tfssl import rundir
 
     for name in protocol:
@@ -49,7 +51,7 @@ def evaluate(
         found["random"] = _measure(untrained, names, train, test, seed, "a random encoder", quiet)
     if "supervised" in protocol:
         note("the same network trained with labels ...", quiet)
-        supervised = _protocol("supervised")(artefact.untrained(seed), train, test, seed=seed)
+        supervised = protocols.supervised(artefact.untrained(seed), train, test, seed=seed)
         found["supervised"] = {"supervised": supervised}
     print(_table(found))
     if json_ is not None:
@@ -61,18 +63,19 @@ def evaluate(
 
 
 def _measure(encoder, names, train, test, seed, who, quiet):
-    """{protocol: its result}, each told as it begins."""
-    results = {}
+    """{protocol: its result}, each told as it begins; features are computed once for all."""
+    from tfssl import evaluate as protocols
+    from tfssl.evaluate.features import extract
+
+    features, results = None, {}
     for name in names:
         note(f"{name} of {who} ...", quiet)
-        results[name] = _protocol(name)(encoder, train, test, seed=seed)
+        data = train, test
+        if name in ON_FEATURES:
+            features = features or [extract(encoder, part) for part in data]
+            data = features
+        results[name] = protocols.PROTOCOLS[name](encoder, *data, seed=seed)
     return results
-
-
-def _protocol(name):
-    from tfssl import evaluate as protocols
-
-    return getattr(protocols, name)
 
 
 def embed(
@@ -156,15 +159,16 @@ def _table(found):
     for title in ("results", *BASELINES):
         who = "this one" if title == "results" else title
         for name, result in found.get(title, {}).items():
-            numbers = {k: v for k, v in result.items() if isinstance(v, float)}
-            main = next((k for k in ("top1", "R@1", "best_top1") if k in numbers), None)
-            main = main or next(iter(numbers))
-            low, high = (numbers.get(f"{main}_{end}") for end in ("low", "high"))
+            main = next((k for k in ("top1", "R@1") if k in result), None)
+            if main is None:  # a result a tap
+                taps = [k for k in result if k.endswith("_top1")]
+                main = max(taps, key=result.get)
+            low, high = result.get(f"{main}_low"), result.get(f"{main}_high")
             interval = f"{100 * low:.1f}-{100 * high:.1f}" if low is not None else ""
             settings = [
                 f"{k}={result[k]}" for k in ("k", "temperature", "C", "labels") if k in result
             ]
-            value = f"{main} {100 * numbers[main]:.1f} %"
+            value = f"{main} {100 * result[main]:.1f} %"
             rows.append((name, who, value, interval, " ".join(settings)))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(row, widths)).rstrip() for row in rows)

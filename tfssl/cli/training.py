@@ -127,8 +127,8 @@ def _train(module, record, out, quiet):
     if not (out / "sheet.png").exists():
         draw_sheet(run, record["method"], out / "sheet.png")
     watching = [
-        keras.callbacks.TensorBoard(out / "logs", write_graph=False),
         callbacks.Health(run.dataset),
+        keras.callbacks.TensorBoard(out / "logs", write_graph=False),
         rundir.Journal(out / "history.json", examples=steps * plan["batch_size"]),
         resume,
     ]
