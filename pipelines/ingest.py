@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import folders, images, media, records, shards, splits
+from tfssl.pipelines.sources import tfds as sources_tfds
 from tfssl.pipelines.sources.images import Unreadable
 
 # A part is what a killed run may lose, and what one thread works on: this much of the source.
@@ -178,8 +179,7 @@ def started(work, plan):
 
 def described(rows, class_names):
     """The TFDS features of what these records become."""
-    import tensorflow_datasets as tfds
-
+    tfds = sources_tfds.library()
     kinds = set(rows[0].files)
     features = {"path": tfds.features.Text()}
     if "image" in kinds:
@@ -332,8 +332,7 @@ def compressed(pixels, kind, **options):
 
 def assemble(work, dest, plan, features, results, broken, total, class_names):
     """Name the shards, write what TFDS wants to know, and put all in place by one rename."""
-    import tensorflow_datasets as tfds
-
+    tfds = sources_tfds.library()
     ready = work / "ready"
     shutil.rmtree(ready, ignore_errors=True)
     ready.mkdir()

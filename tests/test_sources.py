@@ -244,8 +244,12 @@ def test_a_folder_without_labels_is_refused_where_labels_are_needed(tmp_path):
     dataset = pipelines.load(tmp_path)
     with pytest.raises(BadInput, match="has no labels"):
         require(dataset, "label", tmp_path)
-    with pytest.raises(BadInput, match="has no 'frames'"):
+    with pytest.raises(BadInput, match="holds images, and 'frames' is needed"):
         pipelines.load(tmp_path, keys=["frames"])
+    with pytest.raises(BadInput, match="has no labels"):
+        pipelines.load(tmp_path, keys=["image", "label"])
+    with pytest.raises(BadInput, match="has no 'audio'"):
+        pipelines.load("digits", keys=["audio"])
 
 
 def test_images_of_many_sizes_keep_them_in_memory_and_streamed(tmp_path, monkeypatch):
@@ -363,6 +367,20 @@ def test_clips_without_sound_do_no_harm(tmp_path):
     assert all(x["audio"].any() for x in needed.as_numpy_iterator())
     pictures = pipelines.load(tmp_path, keys=["frames"])
     assert "audio" not in pictures.element_spec and pictures.broken == []
+
+
+def test_clips_too_many_for_memory_are_read_as_they_come(tmp_path, monkeypatch):
+    for i in range(5):
+        clip(tmp_path / f"{i}.mp4", frames=10 + i, sound=None if i == 2 else 0.5)
+    held = pipelines.load(tmp_path, "all")
+    records._latest.clear()
+    scan = records.scan
+    monkeypatch.setattr(records, "scan", lambda *args: scan(*args, memory=1000))
+    streamed = pipelines.load(tmp_path, "all")
+    assert held.element_spec == streamed.element_spec
+    for a, b in zip(held.as_numpy_iterator(), streamed.as_numpy_iterator()):
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
 
 
 def test_videos_that_are_none_are_listed(tmp_path):

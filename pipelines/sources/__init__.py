@@ -87,6 +87,7 @@ def found(spec, split, keys, options):
 
         parts = splits.SPLITS if split == splits.ALL else [split]
         dataset = joined([world.load(part, keys=keys or None, **knobs(name)) for part in parts])
+        dataset.class_names = list(world.CLASSES)
     elif name.startswith("tfds:"):
         from tfssl.pipelines.sources import tfds
 

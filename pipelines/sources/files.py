@@ -3,6 +3,10 @@
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import folders, records, splits
 
+GIVES = {"image": {"image"}, "video": {"frames", "audio"}, "audio": {"audio"}}
+KINDS = {"image": "images", "video": "videos", "audio": "sounds"}
+NEEDS = {"image": "images", "frames": "videos", "audio": "sounds or videos", "text": "texts"}
+
 
 def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, progress):
     """One split of whatever lies at `path`; arguments as `sources.load`."""
@@ -21,6 +25,7 @@ def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, pro
             f"{path} is a single file; give a folder of images, videos or sounds, "
             "or a .csv, .jsonl or .txt file."
         )
+    refuse_other_kinds(rows, keys, path)
     wants = (keys, short_side, max_frames, sample_rate)
     found = records.scan(rows, wants, progress)
     broken = sorted([*found.broken, *strays])
@@ -31,6 +36,18 @@ def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, pro
     result.paths = [rows[found.good[i]].path for i in chosen]
     result.broken, result.total, result.class_names = broken, total, class_names
     return result
+
+
+def refuse_other_kinds(rows, keys, path):
+    """Raise BadInput, before anything is read, where files of this kind cannot give the keys."""
+    kinds = list(rows[0].files)
+    gives = set(rows[0].values).union(*(GIVES[kind] for kind in kinds))
+    for key in keys:
+        if key in ("image", "frames", "audio", "text") and key not in gives:
+            holds = " and ".join(KINDS[kind] for kind in kinds) or "texts"
+            raise BadInput(
+                f"{path} holds {holds}, and {key!r} is needed here: give a source of {NEEDS[key]}."
+            )
 
 
 def pick(good, rows, of_split, split, path):

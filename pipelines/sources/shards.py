@@ -25,13 +25,11 @@ def load(folder, split, keys=(), max_frames=None, max_broken=0.5):
     Raises:
         BadInput: naming the shard that is missing, cut short or damaged.
     """
-    import tensorflow_datasets
-
     from tfssl.pipelines.sources import joined
 
     folder = pathlib.Path(folder)
     try:
-        builder = tensorflow_datasets.builder_from_directory(folder)
+        builder = tfds.library().builder_from_directory(folder)
         places = check(builder, folder)
     except BadInput:
         raise
@@ -57,8 +55,6 @@ def ingested(builder, manifest, places, split, keys, max_frames, max_broken, fol
     They are read by position, not from beginning to end, so that a whole shuffle costs nothing:
     shards are in the order of paths, class by class.
     """
-    import tensorflow_datasets
-
     info = manifest["splits"][split]
     names, mute = info["paths"], set(info["mute"])
     sounds = len(mute) < len(names)
@@ -72,9 +68,9 @@ def ingested(builder, manifest, places, split, keys, max_frames, max_broken, fol
         has = [key for key in has if key not in ("audio", "sample_rate")]
     companions = records.COMPANIONS if set(keys) & {"frames", "audio"} else ()
     wanted = [key for key in has if not keys or key in (*keys, *companions, "label")]
-    skip = {"frames": tensorflow_datasets.decode.SkipDecoding()} if "frames" in wanted else None
+    skip = {"frames": tfds.library().decode.SkipDecoding()} if "frames" in wanted else None
     stored_features = {key: builder.info.features[key] for key in wanted}
-    features = tensorflow_datasets.features.FeaturesDict(stored_features)
+    features = tfds.library().features.FeaturesDict(stored_features)
 
     shapes = dict(manifest["shapes"])
     if "frames" in shapes:

@@ -1,6 +1,7 @@
 """TensorFlow Datasets that lie prepared on this disk, with their keys turned into ours."""
 
 import difflib
+import functools
 import os
 import pathlib
 
@@ -18,6 +19,20 @@ DEFAULT_RATE = 16000
 DEFAULT_FPS = 25.0
 
 
+@functools.cache
+def library():
+    """The module tensorflow_datasets, imported late and kept from telling us of its old names."""
+    import logging
+
+    import tensorflow_datasets
+
+    def ours(record):
+        return ".dtype` is deprecated" not in str(record.msg)
+
+    logging.getLogger("absl").addFilter(ours)
+    return tensorflow_datasets
+
+
 def load(name, split, keys=None):
     """`NAME`, `NAME/CONFIG` or `NAME:VERSION` of TensorFlow Datasets, as prepared on disk.
 
@@ -28,8 +43,7 @@ def load(name, split, keys=None):
     Raises:
         BadInput: where it is not there.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = library()
     root = pathlib.Path(os.environ.get("TFDS_DATA_DIR", HOME)).expanduser()
     builder = tfds.builder_from_directory(find(root, name))
     return from_builder(builder, split, keys, f"tfds:{name}")
@@ -105,21 +119,14 @@ def one_split(builder, own, chosen, keys, what):
 
 def read(builder, split, wanted):
     """A split in stored order, one shard after the other, with the `wanted` features only."""
-    import tensorflow_datasets as tfds
-    from absl import logging
-
+    tfds = library()
     part = set(wanted) != set(builder.info.features)
-    loudness = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # partial decoding warns of TFDS' own old names
-    try:
-        return builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=False),
-            decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True)) if part else None,
-        )
-    finally:
-        logging.set_verbosity(loudness)
+    return builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=False),
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True)) if part else None,
+    )
 
 
 def numbered(stored, count, chosen=None):
@@ -135,8 +142,7 @@ def numbered(stored, count, chosen=None):
 
 def mapping(info):
     """{feature: (our key, what `converted` needs to know)} for every top-level feature."""
-    import tensorflow_datasets as tfds
-
+    tfds = library()
     features = dict(info.features.items())
     first, last = (info.supervised_keys or (None, None))[:2]
     kinds = {
