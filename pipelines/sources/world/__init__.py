@@ -46,7 +46,6 @@ Ground truth is of the scene, before shortcuts are laid over the pictures.
 """
 
 import difflib
-import functools
 
 import numpy as np
 import tensorflow as tf
@@ -76,6 +75,7 @@ __all__ = [
 SPLITS = {"train": (0, 10_000), "test": (10_000_000, 2_000), "val": (20_000_000, 2_000)}
 MOST_EXAMPLES = 10_000_000
 IMPACTS = 8
+RENDERERS = 2  # threads; more would contend for the interpreter
 SAMPLE_RATE = sound.SAMPLE_RATE
 
 # Keyword -> (default, smallest, largest, meaning).
@@ -379,19 +379,18 @@ def load(split="train", keys=None, **knobs):
     first, count = SPLITS[split]
     count = settings["n"] or count
     at_once = 1 if clip else _IMAGES_AT_ONCE
-    produce = functools.partial(_render_checked, keys=keys, settings=settings)
+
+    def produce(indices):
+        rendered = _render_checked(indices, keys, settings)
+        return tuple(rendered[key] for key in keys)
 
     def examples(indices):
-        values = tf.numpy_function(
-            lambda i: tuple(produce(i)[key] for key in keys),
-            [indices],
-            [specs[key][0] for key in keys],
-            stateful=False,
-        )
+        kinds = [specs[key][0] for key in keys]
+        values = tf.numpy_function(produce, [indices], kinds, stateful=False)
         for key, value in zip(keys, values):
             value.set_shape((None, *specs[key][1]))
         return dict(zip(keys, values))
 
     dataset = tf.data.Dataset.range(first, first + count).batch(at_once)
-    dataset = dataset.map(examples, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(examples, num_parallel_calls=RENDERERS, deterministic=True)
     return dataset.unbatch().apply(tf.data.experimental.assert_cardinality(count))
