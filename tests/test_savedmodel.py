@@ -275,10 +275,11 @@ def test_two_inputs_are_called_by_name(tmp_path):
 def test_the_cards_front_matter_is_yaml_of_what_was_given(tmp_path):
     yaml = pytest.importorskip("yaml")
     fields = ("task", "paper", "data", "call", "seed", "results", "licence", "own")
-    given = {field: {"top1": 0.5, "note": f"ü: # {field}"} for field in fields}
+    given = {field: {"top1": 0.5, "note": f"ü: --- # {field}"} for field in fields}
     path = tfssl.export(small(), tmp_path / "encoder", card=given)
-    read = yaml.safe_load((path / "card.md").read_text().split("---\n")[1])
+    read = yaml.safe_load((path / "card.md").read_text("utf-8").split("\n---\n")[0])
     assert {field: read[field] for field in fields} == given
+    assert savedmodel.read_card(path) == read
     assert read["features"] == 8 and read["versions"]["keras"] == keras.__version__
 
 

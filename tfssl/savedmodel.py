@@ -126,6 +126,13 @@ class LoadedEncoder(keras.layers.Layer):
         return {**super().get_config(), "path": self.source}
 
 
+def read_card(folder):
+    """The front matter of an exported encoder's card: {key: value}."""
+    text = (pathlib.Path(folder) / CARD).read_text(encoding="utf-8")
+    lines = text.removeprefix("---\n").split("\n---\n", 1)[0].splitlines()
+    return {key: json.loads(value) for key, value in (line.split(": ", 1) for line in lines)}
+
+
 def verify(folder):
     """Compares every file of an exported folder with its manifest; BadInput names what differs."""
     folder = pathlib.Path(folder)
@@ -312,7 +319,7 @@ def _write(folder, model, card, inputs):
     np.savez_compressed(folder / GOLDEN, **named, **outputs)
     features = keras.Model(model.input, model.output["features"], name=model.name)
     features.save(folder / KERAS)
-    (folder / CARD).write_text(_card(model, card, specs))
+    (folder / CARD).write_text(_card(model, card, specs), encoding="utf-8")
     names = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     files = {name: _sha256(folder / name) for name in names}
     text = json.dumps({"format": FORMAT, "files": files}, indent=1)
