@@ -194,7 +194,9 @@ def test_poses_are_rigid_and_the_camera_looks_down_its_z_axis(clips):
 def onsets(audio, rate):
     """Times at which short-time energy leaps up."""
     window = rate // 200
-    energy = np.square(audio[: len(audio) // window * window]).reshape(-1, window).mean(1) + 2e-5  # above rumble and hum
+    energy = (
+        np.square(audio[: len(audio) // window * window]).reshape(-1, window).mean(1) + 2e-5
+    )  # above rumble and hum
     leap = np.log(energy[1:] / energy[:-1])
     return (np.nonzero(leap > 1.2)[0] + 1) * window / rate
 
@@ -344,6 +346,17 @@ def test_the_sound_offset_delays_the_sound_alone():
         if np.abs(plain["audio"][i]).max() > 0.1 and plain["impacts"][i][0] < 0.7:
             a, b = late["audio"][i][shift:], plain["audio"][i][:-shift]
             assert np.corrcoef(a, b)[0, 1] > 0.97
+
+
+def test_odd_sizes_and_long_clips_stay_finite_and_in_the_room():
+    for size, length, fps in ((16, 2, 8), (33, 5, 30), (24, 160, 16)):
+        b = world.render([3, 8], size=size, length=length, fps=fps)
+        assert b["depth"].min() > 0.05 and b["depth"].max() < 60
+        assert all(np.isfinite(b[key]).all() for key in ("flow", "audio", "pose", "disparity"))
+        assert b["audio"].shape[1] == round(length / fps * world.SAMPLE_RATE)
+        assert b["frames"].std() > 10
+    shaken = world.render([3], ("depth", "frames"), size=24, length=80, tilt=-60, zoom=2)
+    assert shaken["depth"].min() > 0.05 and shaken["depth"].max() < 200
 
 
 def test_what_is_wrong_is_said_in_a_sentence_with_the_nearest_name():

@@ -24,7 +24,10 @@ SLIDING = 0.45  # share of the friction left when sliding, as if on a waxed floo
 ROLLING_DRAG = 0.35  # m/s^2
 COLLISION_RESTITUTION = 0.6
 SPIN_FROM_FRICTION = 2.5  # 1 / (inertia of a solid ball in units of m r^2)
-FOREVER = 1e9
+LIFT_SECONDS = 2.0  # then the platform stops
+CAMERA_SECONDS = 2.0
+ZOOM_LIMITS = (0.2, 3.0)  # of the first distance
+TILT_LIMIT = 40.0  # degrees
 
 
 class Impact(NamedTuple):
@@ -227,6 +230,9 @@ class Scene:
             plate.span(0.0, (x, low, 0.0), (0.0, speed, 0.0), rate=spin)
             up = low + plate.height() + main.height()
             main.span(0.0, (x, up, 0.0), (0.0, speed, 0.0), rate=spin)
+            way, turned = speed * LIFT_SECONDS, spin * LIFT_SECONDS
+            plate.span(LIFT_SECONDS, (x, low + way, 0.0), angle=turned)
+            main.span(LIFT_SECONDS, (x, up + way, 0.0), angle=turned)
         else:
             self.move(0, main, self.action, (self.uniform(-0.4, 0.4), 0.0))
 
@@ -349,10 +355,11 @@ class Scene:
 
     def camera(self, times):
         """Camera-to-world rotations [T, 3, 3] (x right, y down, z forward) and centres [T, 3]."""
-        t = times[:, None]
+        t = CAMERA_SECONDS * np.tanh(times[:, None] / CAMERA_SECONDS)  # it comes to rest in the end
         target = self.target + self.target_velocity * t
         eye = self.eye + self.eye_velocity * t
-        eye = target + (eye - target) * np.exp(-self.zoom * t)
+        nearer = np.clip(np.exp(-self.zoom * times[:, None]), *ZOOM_LIMITS)
+        eye = target + (eye - target) * nearer
         eye[:, 1] = np.maximum(eye[:, 1], 0.4)
         forward = target - eye
         forward /= np.sqrt((forward**2).sum(1, keepdims=True))
@@ -361,8 +368,9 @@ class Scene:
         down = np.cross(forward, right)
         rotation = np.stack([right, down, forward], -1)
         rotation = rotation @ axis_rotations((0.0, 0.0, 1.0), np.full(len(times), self.roll))
+        tilt = np.clip(self.tilt * times, -TILT_LIMIT, TILT_LIMIT)
         # camera x is to the right: turning forward towards down is a negative angle about it
-        return rotation @ axis_rotations((1.0, 0.0, 0.0), -np.radians(self.tilt * times)), eye
+        return rotation @ axis_rotations((1.0, 0.0, 0.0), -np.radians(tilt)), eye
 
     def paint(self):
         """Light, palettes and band-limited textures."""
