@@ -1,0 +1,113 @@
+"""Rewrites the generated parts of README.md: the table of methods, and every measured number.
+
+    python benchmarks/readme.py           writes
+    python benchmarks/readme.py --check   exits with 1 if the page is behind its sources
+
+A part stands between two comment lines, `<!-- NAME -->` and `<!-- end NAME -->`. Methods come from
+the zoo, numbers from the result files beside this script.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+
+
+def methods():
+    from tfssl import zoo
+
+    rows = ["| method | what it does | paper | family |", "|---|---|---|---|"]
+    for card in map(zoo.card, zoo.names()):
+        first = card["authors"].split(",")[0].split(" ")[-1]
+        paper = f"[{first} et al., {card['venue']} {card['year']}]({card['url']})"
+        rows.append(f"| `{card['id']}` | {card['summary']} | {paper} | {card['family']} |")
+    return rows
+
+
+def encoders():
+    found = read("accuracy.json")
+    rows = ["| method | seconds | images/s | kNN | random | linear | random |", "|" + "---|" * 7]
+    for run in found["runs"]:
+        knn, linear = (
+            f"{percent(run['results'][p]['top1'])} | {percent(run['random'][p]['top1'])}"
+            for p in ("knn", "linear")
+        )
+        rows.append(
+            f"| `{run['method']}` | {run['seconds']:.0f} | {run['examples_per_second']:.0f} "
+            f"| {knn} | {linear} |"
+        )
+    first = found["runs"][0]["results"]["knn"]
+    return [
+        *rows,
+        "",
+        f"Top-1 in percent; kNN with k = {first['k']} and temperature {first['temperature']}; "
+        f"{first['test_examples']} test images: `python benchmarks/accuracy.py --data FOLDER`.",
+    ]
+
+
+def augmentation():
+    found = read("augmentation.json")
+    rows = ["| two views an image | tfssl | lightly, two workers | ratio |", "|---|---|---|---|"]
+    for name, case in found["results"].items():
+        rate = case["per_second"]
+        rows.append(
+            f"| {name} | {rate['tfssl']:,.0f} | {rate['lightly']:,.0f} | {rate['ratio']:.1f} |"
+        )
+    return [
+        *rows,
+        "",
+        f"Images a second on {found['cores']} cores, decoded, in memory; medians of "
+        f"{found['rounds']} alternating rounds: `python benchmarks/augmentation.py --peer PYTHON`.",
+    ]
+
+
+def training():
+    found = read("simclr_speed.json")
+    rows = ["| SimCLR, augmentation and step, 32 px, batch 128 | images/s |", "|---|---|"]
+    rows += [f"| {name} | {rate:.0f} |" for name, rate in found["medians"].items()]
+    ratio = found["step_of_method_to_by_hand"]
+    return [
+        *rows,
+        "",
+        f"A step of `Method` takes {ratio:.3f} times that of a `train_step` written by hand. "
+        f"Medians of {len(next(iter(found['rounds'].values())))} alternating rounds on "
+        f"{found['cores']} cores: `python benchmarks/simclr_speed.py --data FOLDER --peer PYTHON`.",
+    ]
+
+
+def read(name):
+    return json.loads((HERE / name).read_text())
+
+
+def percent(share):
+    return f"{100 * share:.1f}"
+
+
+PARTS = (methods, encoders, augmentation, training)
+
+
+def rewritten(page):
+    """The page with every generated part made anew."""
+    for part in PARTS:
+        begin, end = f"<!-- {part.__name__} -->\n", f"<!-- end {part.__name__} -->"
+        if begin in page:
+            before, rest = page.split(begin)
+            page = before + begin + "\n".join(part()) + "\n" + end + rest.split(end)[1]
+    return page
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    page = README.read_text()
+    new = rewritten(page)
+    if parser.parse_args().check:
+        sys.exit(page != new)
+    README.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
