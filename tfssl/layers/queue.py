@@ -34,7 +34,7 @@ class Queue(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs=None):
-        """The memory, float32 [K, D]; keys stand in the order they came, the oldest at `pointer`."""
+        """The memory, float32 [K, D]; keys in the order they came, the oldest at `pointer`."""
         return tf.convert_to_tensor(self.embeddings)
 
     def enqueue(self, keys):

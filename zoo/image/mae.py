@@ -122,7 +122,7 @@ class MAE(Method):
         return {"patches": self.decoder(tokens, restore), "hidden": hidden}
 
     def encode(self, images, keep, training=False):
-        """Tokens [B, 1 + M, D] of the class and the patches `keep` [B, M]; no other pixel enters."""
+        """Tokens [B, 1 + M, D]: of the class, and of the patches `keep` [B, M] alone."""
         layer = self.encoder.get_layer
         tokens = layer("patch_embedding")(layer("normalise")(images))  # with their positions
         tokens = layer("class_token")(tf.gather(tokens, keep, batch_dims=1))

@@ -104,7 +104,7 @@ class SwAV(Method):
         z = self.projector(layers.fold(h), training=training)
         z = layers.unfold(z, h.shape[1])  # [B, V, width]
         frozen = tf.convert_to_tensor(self.step) < self.freeze_steps
-        return {"embedding": z, "scores": self.prototypes(z, frozen)}
+        return {"embedding": z, "scores": self.prototypes(z, frozen=frozen)}
 
     def objective(self, x, y, outputs):
         scores = outputs["scores"]  # [B, V, K]
@@ -112,7 +112,7 @@ class SwAV(Method):
         return swapped_prediction(scores, codes, self.temperature)
 
     def codes(self, scores, view):
-        """Codes [B, K] of one large crop's scores [B, K], among those of its queue if it has one."""
+        """Codes [B, K] of one large crop's scores [B, K], with its queue's where it has one."""
         codes = sinkhorn(scores, self.epsilon, self.iterations)
         if not self.queues:
             return codes
@@ -154,7 +154,7 @@ def recipe(
     blur=0.5,
     seed=0,
 ):
-    """The paper's ImageNet run with 2 x 224 and 6 x 96 crops (appendix A, facebookresearch/swav)."""
+    """The paper's ImageNet run, 2 x 224 + 6 x 96 px (appendix A and facebookresearch/swav)."""
     law = dict(size=size, local_size=local_size, local_crops=local_crops)
     law |= dict(area=area, local_area=local_area, strength=strength, blur=blur)
     dataset = batching.train(

@@ -1,0 +1,113 @@
+"""Teachers, queues, prototypes and folds: what they hold, and what a gradient does not reach."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import layers
+
+
+def network(name="network"):
+    inputs = keras.Input([3])
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(4)(inputs))
+    return keras.Model(inputs, x, name=name)
+
+
+def test_fold_puts_the_views_of_an_example_side_by_side_and_unfold_undoes_it():
+    x = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    folded = layers.fold(tf.constant(x))
+    np.testing.assert_array_equal(folded[1 * 3 + 2], x[1, 2])
+    np.testing.assert_array_equal(layers.unfold(folded, 3), x)
+
+
+def test_mlp_has_no_bias_before_batch_norm_and_a_linear_end():
+    head = layers.mlp(5, [7, 3])
+    assert head.output_shape == (None, 3)
+    assert [tuple(w.shape) for w in head.trainable_variables] == [(5, 7), (7,), (7,), (7, 3), (3,)]
+    plain = layers.mlp(5, [7, 3], normalise=False)
+    assert [tuple(w.shape) for w in plain.trainable_variables] == [(5, 7), (7,), (7, 3), (3,)]
+
+
+def test_a_teacher_starts_as_a_copy_and_follows_by_the_closed_form():
+    model = network()
+    teacher = layers.Momentum(model)
+    x = tf.random.stateless_normal([6, 3], [0, 1])
+    np.testing.assert_array_equal(teacher(x), model(x))
+    kernel, copy = model.weights[0], teacher.copies[0].weights[0]
+    kernel.assign(tf.ones_like(kernel))
+    copy.assign(tf.zeros_like(copy))
+    for _ in range(100):
+        teacher.follow(0.99)
+    np.testing.assert_allclose(copy, np.full([3, 4], 0.633968), rtol=1e-5)
+
+
+def test_a_teacher_keeps_its_own_statistics_and_has_nothing_to_train():
+    model = network()
+    teacher = layers.Momentum(model)
+    assert not teacher.trainable_variables
+    assert len(teacher.variables) == len(model.variables)
+    x = 5 + tf.random.stateless_normal([16, 3], [0, 1])
+    before = [np.array(w) for w in model.non_trainable_variables]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(teacher(x, training=True))
+    assert all(g is None for g in tape.gradient(loss, model.weights + teacher.weights))
+    for was, now in zip(before, model.non_trainable_variables):
+        np.testing.assert_array_equal(was, now)
+    moved = [np.array(w) for w in teacher.copies[0].non_trainable_variables[-2:]]
+    assert np.abs(moved[0]).max() > 0.01
+    teacher.follow(0.5)
+    np.testing.assert_array_equal(moved[0], teacher.copies[0].non_trainable_variables[-2])
+
+
+@pytest.mark.parametrize("step, expected", [(0, 0.996), (50, 0.998), (100, 1.0), (120, 1.0)])
+def test_the_momentum_rises_from_its_base_to_one_by_half_a_cosine(step, expected):
+    assert float(layers.cosine_momentum(0.996, step, 100)) == pytest.approx(expected, abs=1e-6)
+    assert float(layers.cosine_momentum(0.996, step, np.inf)) == pytest.approx(0.996)
+
+
+def test_the_queue_holds_the_last_keys_in_order_as_unit_vectors():
+    queue = layers.Queue(8, 4)
+    np.testing.assert_allclose(np.linalg.norm(queue(), axis=1), 1, rtol=1e-6)
+    keys = np.random.default_rng(0).normal(size=[5, 2, 4])
+    unit = keys / np.linalg.norm(keys, axis=-1, keepdims=True)
+    for batch in keys[:4]:
+        queue.enqueue(tf.constant(batch))
+    np.testing.assert_allclose(queue(), unit[:4].reshape(8, 4), rtol=1e-5)
+    queue.enqueue(tf.constant(keys[4]))
+    np.testing.assert_allclose(queue()[:2], unit[4], rtol=1e-5)
+    np.testing.assert_allclose(queue()[2:], unit[1:4].reshape(6, 4), rtol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_the_queue_wraps_around():
+    queue = layers.Queue(5, 2)
+    keys = np.stack([np.cos(np.arange(12.0)), np.sin(np.arange(12.0))], axis=1)
+    for start in (0, 3):
+        queue.enqueue(tf.constant(keys[start : start + 3]))
+    np.testing.assert_allclose(queue(), keys[[5, 1, 2, 3, 4]], atol=1e-6)
+    queue.enqueue(tf.constant(keys))  # more than it holds: the last ones stay
+    np.testing.assert_allclose(np.roll(queue(), -1, axis=0), keys[7:], atol=1e-6)
+
+
+def test_prototypes_give_cosines_and_stay_on_the_sphere():
+    prototypes = layers.Prototypes(7, 3)
+    np.testing.assert_allclose(np.linalg.norm(prototypes.prototypes, axis=1), 1, rtol=1e-6)
+    prototypes.prototypes.assign(3 * prototypes.prototypes + 1)
+    prototypes.normalise()
+    rows = np.array(prototypes.prototypes)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
+    z = np.random.default_rng(0).normal(size=[2, 4, 3])
+    expected = z @ rows.T / np.linalg.norm(z, axis=-1, keepdims=True)
+    np.testing.assert_allclose(prototypes(tf.constant(z)), expected, rtol=1e-5)
+
+
+def test_frozen_prototypes_get_a_gradient_of_zero_and_embeddings_keep_theirs():
+    prototypes = layers.Prototypes(7, 3)
+    z = tf.constant(np.random.default_rng(0).normal(size=[4, 3]), tf.float32)
+    for frozen in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            loss = tf.reduce_sum(prototypes(z, frozen=frozen) ** 2)
+        to_prototypes, to_z = tape.gradient(loss, [prototypes.prototypes.value, z])
+        assert (np.abs(to_prototypes).max() == 0) == frozen
+        assert np.abs(to_z).max() > 0
