@@ -228,6 +228,8 @@ def render(indices, keys=None, **knobs):
     settings = _settings(knobs)
     keys = _wanted(keys)
     indices = np.atleast_1d(np.asarray(indices, np.int64))
+    if (indices < 0).any():
+        raise BadInput("world: an index is negative; train counts from 0, test from 10,000,000.")
     return _render_checked(indices, keys, settings)
 
 
