@@ -1,4 +1,4 @@
-"""What minutes of training on unlabelled JPEGs are worth: the command line, as a user would call it.
+"""What minutes of training on unlabelled JPEGs are worth, by the command line that users call.
 
 The training images of FOLDER/train are copied, without their class folders, into one flat folder;
 every method trains on that for the given minutes with its SMALL recipe, and is evaluated on FOLDER

@@ -78,3 +78,8 @@ def test_no_data_and_nothing_large_is_tracked():
         pytest.skip("not a git checkout")
     for name in filter(None, tracked):
         assert (TOP / name).stat().st_size <= 5_000_000, name
+
+
+def test_the_readme_is_what_its_sources_make_of_it():
+    check = [sys.executable, str(TOP / "benchmarks" / "readme.py"), "--check"]
+    assert subprocess.run(check, cwd=TOP).returncode == 0, "run python benchmarks/readme.py"

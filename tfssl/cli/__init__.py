@@ -12,7 +12,7 @@ import typer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from tfssl.cli import evaluating, training
+from tfssl.cli import demonstration, evaluating, training
 from tfssl.cli.console import callers_fault, progress, say
 from tfssl.cli.options import MaxBroken, Quiet
 
@@ -29,6 +29,7 @@ for command in (
     evaluating.evaluate,
     evaluating.embed,
     evaluating.export,
+    demonstration.demo,
 ):
     app.command()(command)
 
@@ -96,14 +97,3 @@ def ingest(
     with progress("reading", quiet) as step:
         done = ingesting.ingest(source, dest, max_broken=max_broken, progress=step)
     print(done)
-
-
-@app.command()
-def demo(
-    out: Annotated[pathlib.Path, typer.Option(help="Receives the report and the encoder.")] = (
-        pathlib.Path("tfssl-demo")
-    ),
-    quiet: Quiet = False,
-):
-    """The main job on embedded data, offline, in under three minutes on two cores."""
-    raise NotImplementedError

@@ -46,6 +46,7 @@ Ground truth is of the scene, before shortcuts are laid over the pictures.
 """
 
 import difflib
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -75,6 +76,7 @@ __all__ = [
 SPLITS = {"train": (0, 10_000), "test": (10_000_000, 2_000), "val": (20_000_000, 2_000)}
 MOST_EXAMPLES = 10_000_000
 IMPACTS = 8
+MEMORY = 2**29  # bytes of examples that a split keeps
 RENDERERS = 2  # threads; more would contend for the interpreter
 SAMPLE_RATE = sound.SAMPLE_RATE
 
@@ -378,21 +380,51 @@ def load(split="train", keys=None, **knobs):
         raise BadInput(f"world has no split '{split}': {_nearest(split, SPLITS)}")
     keys, settings = _wanted(keys), _settings(knobs)
     specs, clip = _specs(keys, settings)
-    first, count = SPLITS[split]
-    count = settings["n"] or count
-    at_once = 1 if clip else _IMAGES_AT_ONCE
+    album = _album(split, tuple(keys), tuple(settings.items()))
+    count, at_once = album.count, 1 if clip else _IMAGES_AT_ONCE
 
-    def produce(indices):
-        rendered = _render_checked(indices, keys, settings)
-        return tuple(rendered[key] for key in keys)
-
-    def examples(indices):
+    def examples(positions):
         kinds = [specs[key][0] for key in keys]
-        values = tf.numpy_function(produce, [indices], kinds, stateful=False)
+        values = tf.numpy_function(album.examples, [positions], kinds, stateful=False)
         for key, value in zip(keys, values):
-            value.set_shape((None, *specs[key][1]))
+            value.set_shape((*positions.shape, *specs[key][1]))
         return dict(zip(keys, values))
 
-    dataset = tf.data.Dataset.range(first, first + count).batch(at_once)
+    dataset = tf.data.Dataset.range(count).batch(at_once)
     dataset = dataset.map(examples, num_parallel_calls=RENDERERS, deterministic=True)
-    return dataset.unbatch().apply(tf.data.experimental.assert_cardinality(count))
+    dataset = dataset.unbatch().apply(tf.data.experimental.assert_cardinality(count))
+    dataset.gather = examples
+    return dataset
+
+
+class _Album:
+    """Rendered examples of one split, kept for the next epoch where memory allows."""
+
+    def __init__(self, split, keys, settings):
+        self.keys, self.settings = keys, dict(settings)
+        self.first, count = SPLITS[split]
+        self.count = self.settings["n"] or count
+        specs, _ = _specs(keys, self.settings)
+        size = sum(np.prod(shape, dtype=int) * (kind.size or 64) for kind, shape in specs.values())
+        self.kept = None
+        if size * self.count <= MEMORY:
+            self.kept = {
+                key: np.empty((self.count, *shape), kind.as_numpy_dtype)
+                for key, (kind, shape) in specs.items()
+            }
+            self.known = np.zeros(self.count, bool)
+
+    def examples(self, positions):
+        """The values of every key at positions [B] of the split."""
+        if self.kept is None:
+            rendered = _render_checked(self.first + positions, self.keys, self.settings)
+            return tuple(rendered[key] for key in self.keys)
+        new = positions[~self.known[positions]]
+        if len(new):  # two threads may render the same example, and write the same values
+            for key, values in _render_checked(self.first + new, self.keys, self.settings).items():
+                self.kept[key][new] = values
+            self.known[new] = True
+        return tuple(self.kept[key][positions] for key in self.keys)
+
+
+_album = functools.lru_cache(maxsize=4)(_Album)
