@@ -1,11 +1,38 @@
 """Encoders of clips: convolutions over time and space together, or one after the other."""
 
 import keras
+import tensorflow as tf
 
 from tfssl.encoders.image import normalise
 from tfssl.layers.normalisation import BatchNormalization
 
 LARGEST_WITH_SMALL_STEM = 64
+
+
+@keras.saving.register_keras_serializable("tfssl")
+class FoldFrames(keras.layers.Layer):
+    """Clips [B, T, H, W, C] -> frames [B T, H, W, C], for a network of single images."""
+
+    def call(self, clips):
+        shape = tf.shape(clips)
+        return tf.reshape(clips, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
+
+    def compute_output_spec(self, clips):
+        return keras.KerasTensor((None, *clips.shape[2:]), dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("tfssl")
+class UnfoldFrames(keras.layers.Layer):
+    """[maps [B T, h, w, c], the clips they are of [B, T, ...]] -> maps [B, T, h, w, c]."""
+
+    def call(self, inputs):
+        maps, clips = inputs
+        shape = tf.concat([tf.shape(clips)[:2], tf.shape(maps)[1:]], 0)
+        return tf.ensure_shape(tf.reshape(maps, shape), [None, clips.shape[1], *maps.shape[1:]])
+
+    def compute_output_spec(self, inputs):
+        maps, clips = inputs
+        return keras.KerasTensor((*clips.shape[:2], *maps.shape[1:]), dtype=self.compute_dtype)
 
 
 def _convolve(x, filters, kernel, name, strides=1):

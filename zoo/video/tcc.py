@@ -1,0 +1,191 @@
+"""Every frame must find its way to another video of the same action and back to where it began.
+
+Paper: Temporal Cycle-Consistency Learning
+Authors: Debidatta Dwibedi, Yusuf Aytar, Jonathan Tompson, Pierre Sermanet, Andrew Zisserman
+Venue: CVPR 2019
+URL: https://arxiv.org/abs/1904.07846
+Family: tracking-correspondence
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from tfssl import encoders, layers
+from tfssl.encoders.video import FoldFrames, UnfoldFrames
+from tfssl.errors import BadInput
+from tfssl.layers.normalisation import BatchNormalization
+from tfssl.method import Method, Run
+from tfssl.objectives import replicas
+from tfssl.pipelines import batching, load
+from tfssl.pipelines.augment.image import random_flip, resize
+from tfssl.pipelines.sample import clips
+
+
+def views(
+    examples, seed, size=224, count=20, context=2, stride=15, contrast=(0.5, 1.5), dropout=0.1,
+    width=512,
+):  # fmt: skip
+    """Frames in their order with what came before them, and the noise of dropout.
+
+    Returns:
+        dict of `frames` float32 [B, count, context, size, size, 3], `time` float32 [B, count] (a
+        frame's index over the length of its video) and `keep` float32 [B, count, 2, width], the
+        factors of dropout: drawn here, so that nothing is drawn inside the network.
+
+    Flip, brightness (by up to 32 / 255) and contrast are drawn once a video.
+    """
+    frames = tf.convert_to_tensor(examples["frames"])
+    seeds = tf.random.split(seed, 4)
+    batch, total = tf.shape(frames)[0], tf.shape(frames)[1]
+    # All but frame 0, as the released sampling does; a short video repeats its last frame.
+    steps = clips.ordered_indices(total - 1, batch, seeds[0], count)
+    steps = 1 + tf.minimum(steps, total - 2)
+    shown = with_context(frames, steps, context, stride)
+    shown = tf.reshape(shown, tf.concat([[batch, count * context], tf.shape(frames)[2:]], 0))
+    shown = random_flip(resize(tf.ensure_shape(shown, [None] * 4 + [3]), size), seeds[1])
+    u = tf.random.stateless_uniform([2, batch, 1, 1, 1, 1], seeds[2])
+    mean = tf.reduce_mean(shown, axis=[2, 3], keepdims=True)
+    factor, shift = contrast[0] + u[0] * (contrast[1] - contrast[0]), (2 * u[1] - 1) * 32 / 255
+    shown = tf.clip_by_value((shown - mean) * factor + mean + shift, 0.0, 1.0)
+    noise = tf.random.stateless_uniform([batch, count, 2, width], seeds[3])
+    return {
+        "frames": tf.reshape(shown, [batch, count, context, size, size, 3]),
+        "time": tf.cast(steps, tf.float32) / tf.cast(total, tf.float32),
+        "keep": tf.cast(noise >= dropout, tf.float32) / (1 - dropout),
+    }
+
+
+def with_context(frames, steps, context=2, stride=15):
+    """Frames [B, L, ...] at `steps` [B, T], each behind its past: [B, T, context, ...].
+
+    The past lies `stride` frames apart, and is frame 0 before the video begins.
+    """
+    past = tf.range(context - 1, -1, -1) * stride
+    return clips.take(frames, tf.maximum(steps[..., None] - past, 0))
+
+
+def embedder(backbone, tap, width=512, dims=128, decay=1e-5):
+    """A frame with its context, float32 [B, K, H, W, 3] in [0, 1] -> [B, dims], any K.
+
+    The backbone's map of each frame at layer `tap`, two 3-D convolutions over all, their maximum,
+    two layers and a linear one (table 1 of the paper's appendix). Taps: c1 (the maps), c2, c3.
+    """
+    l2 = {"kernel_regularizer": keras.regularizers.L2(decay)}
+    maps = keras.Model(backbone.input, backbone.get_layer(tap).output, name="frame_network")
+    frames = keras.Input((None, *backbone.input_shape[1:]), name="frames")
+    x = UnfoldFrames(name="c1")([maps(FoldFrames(name="fold")(frames)), frames])
+    for name in ("c2", "c3"):
+        x = keras.layers.Conv3D(width, 3, padding="same", name=f"{name}_conv", **l2)(x)
+        x = keras.layers.ReLU(name=name)(BatchNormalization(name=f"{name}_norm")(x))
+    x = keras.layers.GlobalMaxPooling3D(name="pool")(x)
+    for name in ("fc1", "fc2"):
+        x = keras.layers.Dense(width, "relu", name=name, **l2)(x)
+    return keras.Model(frames, keras.layers.Dense(dims, name="embedding", **l2)(x), name="tcc")
+
+
+class TCC(Method):
+    """Cycle-back regression over all ordered pairs of videos in the batch, on all replicas.
+
+    Args:
+        encoder: what `embedder` gives. Its embeddings are not normalised.
+        temperature, variance_weight: of equations 2 and 5.
+    """
+
+    def __init__(self, encoder, temperature=0.1, variance_weight=0.001):
+        super().__init__(encoder)
+        self.trunk = keras.Model(encoder.input, encoder.get_layer("pool").output)
+        self.temperature, self.variance_weight = temperature, variance_weight
+
+    def call(self, x, training=False):
+        h = self.trunk(layers.fold(x["frames"]), training=training)  # [B T, width]
+        keep = layers.fold(x["keep"])
+        for i, name in enumerate(("fc1", "fc2")):
+            h = self.encoder.get_layer(name)(h)
+            h = h * tf.cast(keep[:, i], h.dtype) if training else h
+        return layers.unfold(self.encoder.get_layer("embedding")(h), x["frames"].shape[1])
+
+    def objective(self, x, y, outputs):
+        everyone = replicas.gather(outputs)  # [G, T, D]
+        landed, variance = self.landing(outputs, everyone, x["time"])  # [B, G, T]
+        off = tf.math.squared_difference(x["time"][:, None], landed)
+        cost = off / variance + self.variance_weight * tf.math.log(variance)  # equation 5
+        others = 1 - tf.one_hot(replicas.own_columns(outputs), tf.shape(everyone)[0])  # [B, G]
+        return tf.reduce_sum(tf.reduce_mean(cost, axis=-1) * others) / tf.reduce_sum(others)
+
+    def landing(self, u, v, time):
+        """Mean and variance [B, G, T] of the time where each frame of u [B, T, D] comes back to,
+        by way of each video of v [G, S, D]; `time` [B, T] is u's (equations 2 to 4)."""
+        nearest = tf.nn.softmax(self.similarity(u[:, None], v[None]))  # [B, G, T, S]
+        nearest = tf.einsum("bgts,gsd->bgtd", nearest, v)
+        back = tf.nn.softmax(self.similarity(nearest, u[:, None]))  # [B, G, T, T]
+        landed = tf.einsum("bgtk,bk->bgt", back, time)
+        spread = tf.math.squared_difference(time[:, None, None], landed[..., None])
+        return landed, tf.reduce_sum(back * spread, axis=-1) + 1e-8
+
+    def similarity(self, a, b):
+        """Minus the squared distance of frames [..., T, D] and [..., S, D] over D temperature."""
+        # Differences before squares: they keep their digits far from the origin.
+        squared = tf.math.squared_difference(a[..., :, None, :], b[..., None, :, :])
+        return -tf.reduce_mean(squared, axis=-1) / self.temperature
+
+
+def imagenet(weights="imagenet"):
+    """ResNet-50v2 of keras.applications for frames in [0, 1], of which only batch norm trains."""
+    frame = keras.Input((224, 224, 3))
+    scaled = keras.layers.Rescaling(2.0, -1.0)(frame)
+    network = keras.applications.ResNet50V2(False, weights, input_tensor=scaled)
+    for layer in network.layers:
+        layer.trainable = isinstance(layer, keras.layers.BatchNormalization)
+    return network
+
+
+def recipe(
+    encoder="resnet50v2",  # with ImageNet's weights, downloaded by Keras; others start afresh
+    data="pouring",  # a folder of videos of one action
+    size=224,
+    batch_size=2,
+    epochs=4286,  # 150,000 steps on Pouring's 70 videos
+    learning_rate=1e-4,
+    tap="conv4_block3_out",
+    count=20,
+    context=2,
+    stride=15,
+    width=512,
+    dims=128,
+    dropout=0.1,
+    temperature=0.1,
+    variance_weight=0.001,
+    seed=0,
+):
+    """The released configuration (google-research/tcc, config.py; the paper: section 4).
+
+    All videos in `data` must show the same action: that is the method's only supervision. Train on
+    a folder of one action, `DATA/tennis_serve`, not on DATA with all its class folders.
+    """
+    if batch_size < 2:
+        raise BadInput("tcc: batch_size must be 2 or more, since one video has no other to match.")
+    view = functools.partial(
+        views, size=size, count=count, context=context, stride=stride, dropout=dropout, width=width
+    )
+    dataset = batching.train(load(data, keys=("frames",)), view, batch_size, seed)
+    backbone = imagenet() if encoder == "resnet50v2" else encoders.get(encoder, size=size)
+    model = TCC(embedder(backbone, tap, width, dims), temperature, variance_weight)
+    model.compile(keras.optimizers.Adam(learning_rate))
+    return Run(model, dataset, epochs)
+
+
+SMALL = dict(
+    encoder="resnet9",
+    data="world:n=240,size=32",
+    size=32,
+    batch_size=4,
+    epochs=5,
+    learning_rate=1e-3,
+    tap="c2",
+    count=12,
+    stride=1,
+    width=64,
+    dims=32,
+)
