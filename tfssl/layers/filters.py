@@ -1,0 +1,56 @@
+"""Filters made of a layer's own inputs, before any training."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfssl.layers.kmeans import kmeans, unit_rows
+
+PATCHES = 20_000  # the most of a layer's inputs that its filters are made of
+EPSILON = 1e-3  # of the whitening, added to the variances
+
+
+def directions(layer, x, kind, random):
+    """Filters of the shape of a Conv2D's or Dense's kernel, of any scale, from its inputs `x`.
+
+    Args:
+        kind: "elwise", independent normal numbers; "pca", the first principal directions; "kmeans",
+            the centres of unit-length whitened patches. Where the patches do not suffice for all
+            filters, the rest are normal.
+        random: NumPy generator.
+
+    Source: Krähenbühl et al., ICLR 2016, section 3.3; whitening as in the released code.
+    """
+    kernel = random.normal(size=layer.kernel.shape).astype(np.float32)
+    if kind == "elwise":
+        return kernel
+    rows = _patches(layer, x).reshape(-1, math.prod(kernel.shape[:-1])).astype(np.float64)
+    rows = random.permutation(rows)[:PATCHES]
+    centred = rows - rows.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(rows))
+    if kind == "pca":
+        made = vectors[:, ::-1].T[: kernel.shape[-1]]
+    else:
+        whitening = vectors / np.sqrt(np.maximum(values, 0) + EPSILON)
+        seed = int(random.integers(2**31))
+        made, _ = kmeans(unit_rows(centred @ whitening), kernel.shape[-1], seed=seed)
+        made = made @ whitening.T
+    kernel.reshape(-1, kernel.shape[-1])[:, : len(made)] = made.T
+    return kernel
+
+
+def linear_part(layer, x, kernel):
+    """What a Conv2D or Dense with `kernel` computes before bias and activation, in float32."""
+    if isinstance(layer, keras.layers.Dense):
+        return tf.matmul(x, kernel)
+    return tf.nn.convolution(x, kernel, layer.strides, layer.padding.upper())
+
+
+def _patches(layer, x):
+    """The inputs of single outputs [..., values], in the order of the kernel's."""
+    if isinstance(layer, keras.layers.Dense):
+        return x.numpy()
+    sizes, strides = ([1, *pair, 1] for pair in (layer.kernel_size, layer.strides))
+    return tf.image.extract_patches(x, sizes, strides, [1, 1, 1, 1], "VALID").numpy()

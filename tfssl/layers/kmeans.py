@@ -1,0 +1,74 @@
+"""Groups of features, found by Lloyd's iterations that never leave a group empty."""
+
+import numpy as np
+
+
+def whiten(features, dimensions):
+    """Features [N, D] in their first principal directions, each of variance 1: float32 [N, d].
+
+    d is the smallest of `dimensions`, D, N - 1 and the features' rank.
+    """
+    from sklearn.decomposition import PCA
+
+    features = np.asarray(features, np.float64)
+    most = max(1, min(dimensions, features.shape[1], len(features) - 1))
+    pca = PCA(most, svd_solver="full").fit(features)
+    variance = pca.explained_variance_
+    kept = variance > 1e-10 * max(variance[0], np.finfo(np.float64).tiny)
+    return (pca.transform(features)[:, kept] / np.sqrt(variance[kept])).astype(np.float32)
+
+
+def unit_rows(features):
+    """Features [N, D] with every row of length 1; a row of zeros stays."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def kmeans(points, clusters, iterations=20, seed=0):
+    """Lloyd's algorithm from `clusters` points drawn at random; the same seed, the same result.
+
+    A cluster that loses all its points gets the centre of another, drawn in proportion to its size,
+    both moved apart by a thousandth, as faiss does. Should some be empty in the end still, each
+    takes the worst placed point of the largest.
+
+    Args:
+        points: [N, D].
+        clusters: their number K; N at most.
+
+    Returns:
+        (centres float32 [K, D], assignment int32 [N]); each of the K occurs.
+    """
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    points = np.ascontiguousarray(points, np.float32)
+    random = np.random.default_rng(seed)
+    clusters = min(clusters, len(points))
+    centres = points[random.choice(len(points), clusters, replace=False)]
+    for _ in range(iterations):
+        assigned, _ = pairwise_distances_argmin_min(points, centres)
+        centres = _centres(points, assigned, centres, random)
+    assigned, distance = pairwise_distances_argmin_min(points, centres)
+    sizes = np.bincount(assigned, minlength=clusters)
+    for empty in np.flatnonzero(sizes == 0):
+        largest = np.flatnonzero(assigned == sizes.argmax())
+        taken = largest[distance[largest].argmax()]
+        sizes[assigned[taken]] -= 1
+        assigned[taken], sizes[empty], centres[empty] = empty, 1, points[taken]
+    return centres, assigned.astype(np.int32)
+
+
+def _centres(points, assigned, centres, random):
+    """The mean of every cluster's points; empty clusters split another in two."""
+    sizes = np.bincount(assigned, minlength=len(centres)).astype(np.float64)
+    order = np.argsort(assigned, kind="stable")
+    filled = np.flatnonzero(sizes)
+    first = np.concatenate([[0], np.cumsum(sizes[filled]).astype(np.int64)[:-1]])
+    sums = np.add.reduceat(points[order].astype(np.float64), first, axis=0)
+    centres = centres.astype(np.float64)
+    centres[filled] = sums / sizes[filled, None]
+    apart = np.where(np.arange(points.shape[1]) % 2, 1 - 1 / 1024, 1 + 1 / 1024)
+    for empty in np.flatnonzero(sizes == 0):
+        chance = np.maximum(sizes - 1, 0)
+        donor = random.choice(len(sizes), p=chance / chance.sum())
+        centres[empty], centres[donor] = centres[donor] * apart, centres[donor] * (2 - apart)
+        sizes[empty] = sizes[donor] = sizes[donor] / 2
+    return centres.astype(np.float32)
