@@ -110,7 +110,7 @@ def _is_functional(encoder):
 
 def _pooled(model):
     """The model itself where it returns [B, D], else with global pooling behind it."""
-    if not _is_functional(model):
+    if not _is_functional(model) or getattr(model, "keeps_map", False):
         return model
     out = model.output
     if isinstance(out, dict):

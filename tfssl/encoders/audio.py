@@ -34,12 +34,15 @@ class LogMel(keras.layers.Layer):
         missing = tf.maximum(self.length - tf.shape(sound)[1], 0)
         sound = tf.pad(sound, [[0, 0], [0, missing]])
         spectrum = tf.abs(tf.signal.stft(sound, self.length, self.step, self.bins))
+        scaled = (tf.math.log(self.filtered(spectrum) + SILENCE) + 4.0) / 4.0
+        return tf.cast(scaled[..., None], self.compute_dtype)
+
+    def filtered(self, spectrum):
+        """Magnitudes [B, T, bins / 2 + 1] -> energies [B, T, mels]."""
         filters = tf.signal.linear_to_mel_weight_matrix(
             self.mels, self.bins // 2 + 1, self.sample_rate, 60.0, self.sample_rate / 2
         )
-        mel = tf.matmul(spectrum, filters)  # [B, T, mels]
-        scaled = (tf.math.log(mel + SILENCE) + 4.0) / 4.0
-        return tf.cast(scaled[..., None], self.compute_dtype)
+        return tf.matmul(spectrum, filters)
 
     def compute_output_spec(self, sound):
         time = None if sound.shape[1] is None else self._frames(sound.shape[1])
@@ -52,6 +55,23 @@ class LogMel(keras.layers.Layer):
     def get_config(self):
         own = {name: getattr(self, name) for name in ("sample_rate", "mels", "window", "hop")}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("tfssl")
+class LogSpectrogram(LogMel):
+    """Waveforms [B, N] in [-1, 1] -> log-spectrograms [B, T, bins, 1], linear in frequency.
+
+    As LogMel without its filters: the bins are those of the transform, whose length is the power
+    of two that holds a window (257 of 10 ms at 48 kHz).
+    """
+
+    def __init__(self, sample_rate=48000, window=0.01, hop=0.005, **kwargs):
+        length = round(window * sample_rate)
+        kwargs["mels"] = 2 ** (length - 1).bit_length() // 2 + 1
+        super().__init__(sample_rate, window=window, hop=hop, **kwargs)
+
+    def filtered(self, spectrum):
+        return spectrum
 
 
 def audio_cnn(sample_rate=16000, mels=64, width=32):

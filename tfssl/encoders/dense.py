@@ -1,6 +1,7 @@
 """Encoders whose maps matter more than their pooled features: the contracting half of FlowNet."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from tfssl.encoders.image import normalise
@@ -15,6 +16,36 @@ class StackFrames(keras.layers.Layer):
 
     def call(self, frames):
         return ops.concatenate([frames[:, 0], frames[:, 1]], axis=-1)
+
+
+@keras.saving.register_keras_serializable("tfssl")
+class Enlarge(keras.layers.Layer):
+    """Maps [B, H, W, C] -> [B, factor H, factor W, C], bilinear; Keras' own needs fixed sides."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, maps):
+        large = tf.image.resize(maps, self.factor * tf.shape(maps)[1:3])
+        return tf.cast(large, self.compute_dtype)
+
+    def compute_output_spec(self, maps):
+        sides = [None if side is None else self.factor * side for side in maps.shape[1:3]]
+        shape = (maps.shape[0], *sides, maps.shape[3])
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+class FlowModel(keras.Model):
+    """A functional model whose output is the map itself: pairs [B, 2, H, W, 3] -> [B, H, W, 2].
+
+    Where an encoder's map would get a pooling layer (`encoders.get`), this one's passes as it is.
+    """
+
+    keeps_map = True
 
 
 def flownet_s(width=64):
@@ -50,3 +81,31 @@ def flownet_s(width=64):
         x = convolve(x, factor, 3, 1, f"stage_{i}_1", f"c{i}")
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(pair, pooled, name="flownet_s")
+
+
+def expand(encoder):
+    """FlowNetS' expanding part on the taps of its contracting one: the flows, finest first.
+
+    A model: pairs [B, 2, H, W, 3], sides multiples of 64 -> five maps [B, H / 4, W / 4, 2] ..
+    [B, H / 64, W / 64, 2], float32 (Dosovitskiy et al., ICCV 2015, figure 3).
+    """
+    taps = {name: encoder.get_layer(name).output for name in ("c2", "c3", "c4", "c5", "c6")}
+    x, flows = taps["c6"], []
+    widths = {"c5": 2, "c4": 4, "c3": 8, "c2": 16}  # c6 has this many times more
+    for name, less in widths.items():
+        flow = keras.layers.Conv2D(2, 3, padding="same", dtype="float32", name=f"to_{name}")(x)
+        flows.append(flow)
+        up = keras.layers.Conv2DTranspose(2, 4, 2, "same", name=f"flow_{name}")(flow)
+        wide = keras.layers.Conv2DTranspose(taps["c6"].shape[-1] // less, 4, 2, "same")(x)
+        wide = keras.layers.LeakyReLU(SLOPE)(wide)
+        x = keras.layers.Concatenate()([taps[name], wide, up])
+    flows.append(keras.layers.Conv2D(2, 3, padding="same", dtype="float32", name="finest")(x))
+    return keras.Model(encoder.input, flows[::-1], name="flownet")
+
+
+def flow_model(network, scale):
+    """`expand`'s finest map, enlarged fourfold and times `scale`: pairs -> flow at their size."""
+    finest = network.outputs[0]
+    flow = Enlarge(4, dtype="float32")(finest)
+    flow = keras.layers.Rescaling(scale, dtype="float32", name="flow")(flow)
+    return FlowModel(network.input, flow, name="flow")

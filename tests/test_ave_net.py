@@ -1,0 +1,190 @@
+"""AVE-Net: what the distance alone decides, sounds that start by one law, and a shared space."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import zoo
+from tfssl.encoders.audio import LogSpectrogram
+from tfssl.errors import BadInput
+from tfssl.evaluate.metrics import retrieval
+
+ave_net = zoo.get("audio_visual.ave_net")
+SEED = tf.constant([7, 8], tf.int32)
+
+
+def model(width=4, dims=8):
+    return ave_net.AVENet(ave_net.vision(width), ave_net.hearing(width, 16000), dims)
+
+
+def examples(batch=4, length=50, fps=25.0, rate=16000):
+    """Clips whose frame t is of the grey t and whose sample n is n / 1e6: both tell their time."""
+    grey = np.arange(length, dtype=np.uint8)[None, :, None, None, None]
+    audio = np.arange(round(length / fps * rate), dtype=np.float32) / 1e6
+    return {
+        "frames": tf.constant(np.broadcast_to(grey, [batch, length, 16, 20, 3])),
+        "fps": tf.fill([batch], fps),
+        "audio": tf.constant(np.tile(audio, [batch, 1])),
+    }
+
+
+def test_the_frame_is_the_middle_of_its_sound_which_starts_on_the_grid():
+    x = ave_net.views(examples(64), SEED, size=8, seconds=0.5)
+    assert x["image"].shape == (64, 8, 8, 3) and x["audio"].shape == (64, 8000)
+    sound = x["audio"].numpy()
+    loudness = (sound[:, -1] - sound[:, 0]) / (7999 / 1e6)
+    assert (loudness > 0.9 - 1e-3).all() and (loudness < 1.1 + 1e-3).all()
+    start = sound[:, 0] / loudness * 1e6 / 16000 / ave_net_grid()
+    np.testing.assert_allclose(start, np.rint(start), atol=1e-2)
+    assert len(set(np.rint(start))) > 20 and start.max() <= 1.5 / ave_net_grid() + 1e-2
+    middle = np.rint((np.rint(start) * ave_net_grid() + 0.25) * 25)
+    grey = x["image"].numpy().mean(axis=(1, 2, 3)) * 255
+    seen = (grey > 0.5) & (grey < 254)
+    # Up to the brightness' shift of 32 the picture is that of the frame.
+    assert (np.abs(grey - middle)[seen] <= 32.1).all()
+
+
+def ave_net_grid():
+    from tfssl.pipelines.sample.pairs import GRID
+
+    return GRID
+
+
+def at_distance(d):
+    """Two unit vectors that lie `d` apart."""
+    angle = 2 * np.arcsin(d / 2)
+    return [[1.0, 0.0]], [[np.cos(angle), np.sin(angle)]]
+
+
+@pytest.mark.parametrize(
+    "d, probability",
+    [(0.0, 0.982014), (1.0, 0.5), (2**0.5, 0.160185), (2.0, 0.017986), (0.282843, 0.946274)],
+)
+def test_the_probability_is_the_cards_function_of_the_distance(d, probability):
+    a, b = at_distance(d)
+    given = model().correspondence(tf.constant(a), tf.constant(b, tf.float32))
+    assert float(given[0]) == pytest.approx(probability, abs=1e-4)
+
+
+def test_the_loss_pairs_each_frame_with_its_own_and_with_anothers_sound():
+    method, random = model(), np.random.default_rng(0)
+    image, audio = random.normal(size=[2, 5, 8]).astype("float32")
+    other = np.array([0.0, 0.26, 0.5, 0.76, 0.999], "float32")  # 1, 2, 3, 4, 4 places further
+    expected = 0.0
+    for i, ahead in enumerate((1, 2, 3, 4, 4)):
+        for j, same in ((i, 1), ((i + ahead) % 5, 0)):
+            v, a = image[i] / np.linalg.norm(image[i]), audio[j] / np.linalg.norm(audio[j])
+            z = 4 - 4 * np.sqrt(((v - a) ** 2).sum() + 1e-8)
+            expected += np.log1p(np.exp(-z if same else z)) / 10
+    outputs = {"image": tf.constant(image), "audio": tf.constant(audio)}
+    loss = method.objective({"other": tf.constant(other)}, None, outputs)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_common_turn_changes_nothing_and_a_turn_of_one_space_does():
+    method, random = model(), np.random.default_rng(0)
+    a, b = tf.constant(random.normal(size=[2, 6, 8]).astype("float32"))
+    turn = tf.constant(np.linalg.qr(random.normal(size=[8, 8]))[0].astype("float32"))
+    plain = method.correspondence(a, b)
+    np.testing.assert_allclose(method.correspondence(3 * a @ turn, b @ turn), plain, atol=1e-5)
+    assert np.abs(method.correspondence(a @ turn, b) - plain).max() > 0.01
+
+
+def test_the_spectrogram_has_the_papers_shape_and_its_tone_in_the_right_bin():
+    layer = LogSpectrogram(48000, window=0.01, hop=0.005)
+    tone = np.sin(2 * np.pi * 9375 * np.arange(48000) / 48000).astype("float32")
+    shown = layer(tf.constant(tone[None]))
+    assert shown.shape == (1, 199, 257, 1)
+    assert (np.argmax(shown[0, :, :, 0], axis=1) == 100).all()  # 48000 / 512 = 93.75 Hz a bin
+    assert layer.compute_output_spec(keras.KerasTensor((2, 48000))).shape == (2, 199, 257, 1)
+    again = LogSpectrogram.from_config(layer.get_config())
+    np.testing.assert_allclose(again(tf.constant(tone[None])), shown)
+
+
+def test_the_published_towers_give_unit_vectors_of_one_space():
+    method = model()
+    image, audio = method.published["encoder"], method.published["audio_encoder"]
+    x = ave_net.views(examples(), SEED, size=16, seconds=0.5)
+    v, a = image(x["image"]).numpy(), audio(x["audio"]).numpy()
+    assert v.shape == a.shape == (4, 8)
+    np.testing.assert_allclose(np.linalg.norm(v, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1, atol=1e-5)
+
+
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(BadInput, match="batch_size"):
+        ave_net.recipe(**{**ave_net.SMALL, "batch_size": 1})
+
+
+def toy(count, random):
+    """Coloured frames that hum the note of their colour: eight classes, pictures and pitch vary."""
+    kind = random.integers(0, 8, count)
+    hue = np.array([[(k >> bit) & 1 for bit in range(3)] for k in kind])
+    frames = 60 + 120 * hue[:, None, None, None] + random.uniform(0, 40, [count, 8, 16, 16, 3])
+    pitch = 300 * 1.35 ** kind[:, None] * random.uniform(0.98, 1.02, [count, 1])
+    time = np.arange(4000) / 8000
+    sound = np.sin(2 * np.pi * (pitch * time + random.random([count, 1])))
+    sound = 0.5 * sound + random.normal(0, 0.05, sound.shape)
+    clips = {
+        "frames": frames.astype(np.uint8),
+        "fps": np.full(count, 16.0, np.float32),
+        "audio": np.clip(sound, -1, 1).astype(np.float32),
+    }
+    return kind, clips
+
+
+def class_recall(method, kind, clips):
+    """Share of frames whose nearest sound, and of sounds whose nearest frame, is of their class."""
+    frames = tf.constant(clips["frames"][:, 4], tf.float32) / 255
+    image = method.encoder(frames, training=False).numpy()
+    audio = method.audio_encoder(tf.constant(clips["audio"]), training=False).numpy()
+    near = image @ audio.T
+    return np.mean(kind[near.argmax(1)] == kind), np.mean(kind[near.argmax(0)] == kind)
+
+
+@pytest.mark.slow
+def test_frames_find_sounds_of_their_class_and_upside_down_they_do_not():
+    random = np.random.default_rng(0)
+    _, clips = toy(256, random)
+    kind, held_out = toy(64, random)
+    small = {**ave_net.SMALL, "data": tf.data.Dataset.from_tensor_slices(clips), "size": 16}
+    small.update(sample_rate=8000, width=8, dims=32, batch_size=32, epochs=12)
+
+    def trained(sign):
+        keras.utils.set_random_seed(0)
+        run = ave_net.recipe(**{**small, "seconds": 0.5})
+        run.model.scale.assign(sign * run.model.scale.numpy())
+        run.model.shift.assign(sign * run.model.shift.numpy())
+        history = run.fit(verbose=0).history
+        return history, class_recall(run.model, kind, held_out)
+
+    history, (to_sound, to_frame) = trained(1.0)
+    print("recall", to_sound, to_frame, history["accuracy"][-1])
+    assert to_sound > 0.6 and to_frame > 0.6  # chance is an eighth
+    assert history["accuracy"][-1] > 0.75
+    _, upside_down = trained(-1.0)
+    print("upside down", upside_down)
+    assert max(upside_down) < 0.3
+
+
+@pytest.mark.slow
+def test_on_world_a_frame_ranks_its_own_sound_above_chance():
+    keras.utils.set_random_seed(0)
+    data = "world:n=320,size=32"
+    run = ave_net.recipe(**{**ave_net.SMALL, "data": data, "size": 32, "epochs": 6})
+    run.fit(verbose=0)
+    held_out = tfssl_world(96)
+    x = ave_net.views(held_out, SEED, size=32)
+    image = run.model.encoder(x["image"], training=False).numpy()
+    audio = run.model.audio_encoder(x["audio"], training=False).numpy()
+    ranks = retrieval(image @ audio.T)
+    print(ranks)
+    assert ranks["mean_rank"] < 0.9 * (96 + 1) / 2
+
+
+def tfssl_world(count):
+    from tfssl.pipelines import load
+
+    data = load(f"world:n={count},size=32", "test", keys=("frames", "fps", "audio"))
+    return next(iter(data.batch(count)))

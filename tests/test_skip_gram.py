@@ -1,0 +1,194 @@
+"""Skip-gram: windows, noise and subsampling as the paper draws them; words that find company."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import encoders, zoo
+from tfssl.errors import BadInput
+from tfssl.objectives.embedding import negative_sampling
+
+skip_gram = zoo.get("text.skip_gram")
+SEED = tf.constant([3, 4], tf.int32)
+
+
+def sentences(*lines):
+    return {"text": tf.constant(lines)}
+
+
+def test_subsampling_keeps_what_the_card_says():
+    for share, threshold, code in ((0.01, 1e-3, 0.416228), (0.05, 1e-5, 0.014342)):
+        counts = np.array([share * 1e6, (1 - share) * 1e6])
+        assert skip_gram.kept(counts, threshold)[0] == pytest.approx(code, abs=1e-6)
+    assert skip_gram.kept(np.array([1, 999_999]), 1e-3)[0] == 1
+
+
+def test_noise_is_the_unigram_to_the_three_quarters_and_never_padding():
+    u = tf.constant([(i + 0.5) / 90_000 for i in range(90_000)])
+    noise = skip_gram._noise(u, np.array([16, 1])).numpy()
+    assert set(noise) == {2, 3}
+    assert np.mean(noise == 2) == pytest.approx(0.888889, abs=1e-4)
+
+
+def test_numbers_are_those_of_the_encoder_and_strangers_are_left_out():
+    words = ("ball", "red", "fällt", "a")
+    counts = (1, 1, 1, 1)
+    text = sentences("A RED, unknown ball!", "Fällt fällt", "")
+    x = skip_gram.views(text, SEED, vocabulary=words, counts=counts, words=6)
+    encoder = encoders.get("text_bag", vocabulary=words, words=6, dim=3)
+    theirs = encoder.get_layer("word_ids")(text["text"]).numpy()
+    np.testing.assert_array_equal(x["centre"][0], [5, 3, 2, 0, 0, 0])
+    np.testing.assert_array_equal(theirs[0], [5, 3, 1, 2, 0, 0])
+    np.testing.assert_array_equal(x["centre"][1:], theirs[1:])
+
+
+def test_contexts_lie_in_a_window_drawn_for_each_word():
+    vocabulary = tuple("abcdefghij")
+    text = sentences(*[" ".join(vocabulary)] * 400)
+    x = skip_gram.views(text, SEED, vocabulary, (1,) * 10, words=12, window=3)
+    centre, context = x["centre"].numpy(), x["context"].numpy()
+    assert context.shape == (400, 12, 6) and x["negatives"].shape == (400, 12, 6, 5)
+    offsets = np.array([-3, -2, -1, 1, 2, 3])
+    for place in range(12):
+        there = np.where(context[:, place] > 0)
+        if place >= 10:
+            assert not there[0].size  # padding has no company
+            continue
+        expected = centre[there[0], place] + offsets[there[1]]
+        np.testing.assert_array_equal(context[:, place][there], expected)
+    # A word in the middle: distance 1 always, 2 in two thirds, 3 in one third of the windows.
+    share = (context[:, 4:6] > 0).mean(axis=(0, 1))
+    np.testing.assert_allclose(share, [1 / 3, 2 / 3, 1, 1, 2 / 3, 1 / 3], atol=0.06)
+    assert x["negatives"].numpy().min() >= 2
+
+
+def test_windows_are_laid_after_frequent_words_are_gone():
+    vocabulary, counts = ("the", "cat", "sat"), (10**9, 1, 1)
+    text = sentences("cat the the the the the the sat")
+    x = skip_gram.views(text, SEED, vocabulary, counts, words=8, window=1, threshold=1e-9)
+    np.testing.assert_array_equal(x["centre"][0, :3], [3, 4, 0])
+    assert x["context"].numpy()[0, 0].tolist() == [0, 4]
+
+
+def tiny(rows=8, dim=2, negatives=5):
+    vocabulary = tuple(f"w{i}" for i in range(rows - 2))
+    return skip_gram.SkipGram(encoders.get("text_bag", vocabulary=vocabulary, dim=dim), negatives)
+
+
+def test_a_fresh_model_costs_six_times_ln_2_and_padding_nothing():
+    model = tiny()
+    x = {
+        "centre": tf.constant([[2, 3, 0]]),
+        "context": tf.constant([[[0, 3], [2, 0], [0, 0]]]),
+        "negatives": tf.fill([1, 3, 2, 5], 4),
+    }
+    assert float(model.objective(x, None, model(x))) == pytest.approx(4.158883, abs=1e-5)
+    assert model.chance == pytest.approx(4.158883, abs=1e-5)
+    table = model.encoder.get_layer("c1").embeddings.numpy()
+    assert 0 < np.abs(table).max() <= 0.25
+
+
+def test_the_cards_pair_and_the_house_objective_agree_with_it():
+    model = tiny(negatives=1)
+    v, u = np.zeros([2, 8, 2], "float32")
+    v[2], u[3], u[4] = (0.5, -0.5), (1, 0), (0, 1)
+    model.encoder.get_layer("c1").embeddings.assign(v)
+    model.context.embeddings.assign(u)
+    x = {
+        "centre": tf.constant([[2, 0]]),
+        "context": tf.constant([[[0, 3], [0, 0]]]),
+        "negatives": tf.fill([1, 2, 2, 1], 4),
+    }
+    loss = float(model.objective(x, None, model(x)))
+    assert loss == pytest.approx(0.948154, abs=1e-6)
+    assert loss == pytest.approx(float(negative_sampling(v[2:3], u[3:4], u[None, 4:5])))
+
+
+def grammar(count):
+    """Sentences in which the members of each of five classes are used alike; 25 nouns in all."""
+    random = np.random.default_rng(0)
+    nouns = [[f"n{c}{i}" for i in range(5)] for c in range(5)]
+    verbs = [[f"v{c}{i}" for i in range(4)] for c in range(5)]
+    lines = []
+    for c in random.integers(0, 5, count):
+        first, second = random.choice(verbs[c], 2)
+        lines.append(" ".join([first, random.choice(nouns[c]), second]))
+    return lines, nouns
+
+
+def test_words_of_identical_contexts_become_alike_and_others_do_not():
+    lines, nouns = grammar(2000)
+    keras.utils.set_random_seed(0)
+    data = tf.data.Dataset.from_tensor_slices({"text": lines})
+    small = {**skip_gram.SMALL, "data": data, "words": 3, "threshold": 0.0, "epochs": 5}
+    run = skip_gram.recipe(**{**small, "learning_rate": 2e-2})
+    history = run.fit(verbose=0).history["loss"]
+    assert history[-1] < 0.8 * run.model.chance
+    vectors = run.model.encoder(tf.constant([noun for group in nouns for noun in group])).numpy()
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = vectors @ vectors.T
+    same = np.kron(np.eye(5), np.ones([5, 5])) > 0
+    np.fill_diagonal(cosine, np.nan)
+    assert np.nanmean(cosine[same]) > 0.7
+    # All share a direction, away from the noise words; beside it, others have nothing in common.
+    assert np.nanmean(cosine[~same]) < 0.5
+    vectors -= vectors.mean(axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = vectors @ vectors.T
+    np.fill_diagonal(cosine, np.nan)
+    assert np.nanmean(cosine[same]) > 0.7
+    assert np.nanmean(cosine[~same]) < 0.1
+
+
+def test_the_optimum_is_the_pointwise_mutual_information_less_ln_k():
+    """Full-batch descent on expected pairs of a V x V toy: equation 4's stationary point."""
+    size, k = 6, 2
+    random = np.random.default_rng(1)
+    joint = random.uniform(0.2, 1.0, [size, size])
+    joint = (joint + joint.T) / (joint + joint.T).sum()
+    noise = joint.sum(0)  # unigram, not its power, as in the theorem
+    model = tiny(rows=size + 2, dim=size, negatives=k)
+    pairs = list(itertools.product(range(size), repeat=2))
+    # Whole numbers of each pair, and noise in the exact shares for each of them.
+    counts = np.array([round(2000 * joint[i, o]) for i, o in pairs])
+    centre, context = np.repeat(np.array(pairs), counts, axis=0).T
+    x = {
+        "centre": tf.constant(centre[:, None] + 2, tf.int32),
+        "context": tf.constant(context[:, None, None] + 2, tf.int32),
+    }
+    optimizer = keras.optimizers.Adam(0.03)
+    random = np.random.default_rng(2)
+
+    @tf.function
+    def step(negatives):
+        with tf.GradientTape() as tape:
+            batch = {**x, "negatives": negatives}
+            loss = model.objective(batch, None, model(batch))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+
+    for i in range(400):
+        if i == 250:
+            optimizer.learning_rate = 0.005
+        drawn = 2 + random.choice(size, [len(centre), 1, 1, k], p=noise)
+        step(tf.constant(drawn, tf.int32))
+    v = model.encoder.get_layer("c1").embeddings.numpy()[2:]
+    u = model.context.embeddings.numpy()[2:]
+    expected = np.log(joint / np.outer(noise, noise)) - np.log(k)
+    assert np.corrcoef((v @ u.T).ravel(), expected.ravel())[0, 1] > 0.95
+    assert np.abs(v @ u.T - expected).max() < 0.3
+
+
+def test_the_recipe_counts_the_words_once_and_publishes_strings_in():
+    data = tf.data.Dataset.from_tensor_slices({"text": ["a b b", "c b a", "b a d d"] * 5})
+    run = skip_gram.recipe(**{**skip_gram.SMALL, "data": data, "batch_size": 4})
+    encoder = run.model.published["encoder"]
+    assert encoder.get_layer("word_ids").vocabulary == ("b", "a", "d", "c")
+    table = encoder.get_layer("c1").embeddings.numpy()
+    mean = (table[2] + table[3]) / 2
+    np.testing.assert_allclose(encoder(tf.constant(["B a!"]))[0], mean, atol=1e-6)
+    with pytest.raises(BadInput, match="least"):
+        skip_gram.recipe(**{**skip_gram.SMALL, "data": data, "least": 1000})
