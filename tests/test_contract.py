@@ -127,7 +127,7 @@ def test_two_replicas_equal_one(name, two_replicas):
     batch = zoo_runs.examples(name)
 
     def trained():
-        run = zoo_runs.tiny_run(name, batch)
+        run = zoo_runs.tiny_run(name, batch, **zoo_runs.ONE_GROUP.get(name, {}))
         if run.model.optimizer is None:
             pytest.skip("it has no optimiser")
         before = zoo_runs.weights(run.model)

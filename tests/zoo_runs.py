@@ -8,6 +8,8 @@ from tfssl import zoo
 from tfssl.pipelines import fake
 
 EXAMPLES, BATCH = 8, 4
+# Statistics in groups of the batch cannot be the same on half a batch of four.
+ONE_GROUP = {"image.moco": {"groups": 1}}
 ANNOTATION = ("label", "boxes", "masks", "flow", "depth", "pose", "intrinsics", "action")
 
 

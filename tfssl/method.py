@@ -1,6 +1,7 @@
 """What a method is to Keras: an encoder, an objective, and what follows a step."""
 
 import math
+import threading
 from typing import Any, NamedTuple
 
 import keras
@@ -23,8 +24,13 @@ class Method(keras.Model):
         # The layers cast for themselves; targets inside `x` keep the precision they came with.
         super().__init__(autocast=False, **kwargs)
         self.encoder = encoder
-        self.step_outputs = None
+        self._step = threading.local()  # replicas trace in threads of their own
         self.built = True
+
+    @property
+    def step_outputs(self):
+        """This replica's outputs of the step that is being taken, float32, for `after_step`."""
+        return self._step.outputs
 
     def call(self, x, training=False):
         raise NotImplementedError
@@ -49,22 +55,19 @@ class Method(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         outputs = keras.tree.map_structure(_float32, y_pred)
-        self.step_outputs = outputs
+        self._step.outputs = outputs
         loss = self.objective(x, y, outputs)
         if self.losses:
             loss += tf.add_n([_float32(penalty) for penalty in self.losses])
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+        return loss / _replicas()
 
     def train_step(self, data):
         logs = super().train_step(data)
         self.after_step()
-        self.step_outputs = None
         return _reducible(logs)
 
     def test_step(self, data):
-        logs = super().test_step(data)
-        self.step_outputs = None
-        return _reducible(logs)
+        return _reducible(super().test_step(data))
 
 
 class Adversarial(Method):
@@ -106,20 +109,14 @@ class Adversarial(Method):
         with tf.GradientTape(persistent=True) as tape:
             outputs = self(x, training=True)
             loss = self.compute_loss(x, y, outputs)
-            critic_loss = self.compute_critic_loss(x, y)
+            critic_loss = self.critique(x, y, self.step_outputs) / _replicas()
             scaled = self.optimizer.scale_loss(loss)
             scaled_critic = self.critic_optimizer.scale_loss(critic_loss)
         self.descend(tape, scaled, self.player_variables, self.optimizer)
         self.descend(tape, scaled_critic, self.critic.trainable_variables, self.critic_optimizer)
         self.record(x, loss, critic_loss)
         self.after_step()
-        self.step_outputs = None
         return _reducible(self.get_metrics_result())
-
-    def compute_critic_loss(self, x, y):
-        """`critique` of this step's outputs, divided by the number of replicas."""
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return self.critique(x, y, self.step_outputs) / replicas
 
     def descend(self, tape, loss, variables, optimizer):
         """One step of `optimizer` on `variables`, down the (scaled) loss that `tape` saw."""
@@ -127,10 +124,9 @@ class Adversarial(Method):
 
     def record(self, x, loss, critic_loss):
         """Notes both losses of a step, undivided, weighted by the number of examples."""
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         examples = tf.shape(keras.tree.flatten(x)[0])[0]
-        self._loss_tracker.update_state(loss * replicas, sample_weight=examples)
-        self.critic_loss.update_state(critic_loss * replicas, sample_weight=examples)
+        self._loss_tracker.update_state(loss * _replicas(), sample_weight=examples)
+        self.critic_loss.update_state(critic_loss * _replicas(), sample_weight=examples)
 
 
 class MultiTask(Method):
@@ -156,7 +152,7 @@ class MultiTask(Method):
     def objective(self, x, y, outputs):
         total = 0.0
         for name, task in self.tasks.items():
-            task.step_outputs = outputs[name]
+            task._step.outputs = outputs[name]
             loss = task.objective(x[name], y[name] if y else None, outputs[name])
             self.task_losses[name].update_state(loss)
             total += self.task_weights[name] * loss
@@ -165,7 +161,6 @@ class MultiTask(Method):
     def after_step(self):
         for task in self.tasks.values():
             task.after_step()
-            task.step_outputs = None
 
     @property
     def metrics(self):
@@ -190,10 +185,12 @@ class Run(NamedTuple):
         return self.model.fit(self.dataset, callbacks=[*self.callbacks, *callbacks], **kwargs)
 
 
+def _replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def _float32(tensor):
-    if tf.as_dtype(tensor.dtype).is_floating:
-        return tf.cast(tensor, tf.float32)
-    return tensor
+    return tf.cast(tensor, tf.float32) if tf.as_dtype(tensor.dtype).is_floating else tensor
 
 
 def _reducible(logs):

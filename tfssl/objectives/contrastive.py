@@ -64,10 +64,10 @@ def info_nce_queue(queries, keys, negatives, temperature):
     """
     queries = normalise(queries)
     keys, negatives = tf.stop_gradient(normalise(keys)), tf.stop_gradient(normalise(negatives))
-    positive = tf.reduce_sum(queries * keys, axis=1, keepdims=True)
-    logits = tf.concat([positive, tf.matmul(queries, negatives, transpose_b=True)], axis=1)
-    logits /= temperature
-    return tf.reduce_mean(tf.reduce_logsumexp(logits, axis=1) - logits[:, 0])
+    positive = tf.reduce_sum(queries * keys, axis=1) / temperature
+    others = tf.matmul(queries, negatives, transpose_b=True) / temperature
+    # -log(e^p / (e^p + sum e^n)), in the form that keeps its digits where the loss is tiny
+    return tf.reduce_mean(tf.math.softplus(tf.reduce_logsumexp(others, axis=1) - positive))
 
 
 def margin_pair(a, b, same, margin):

@@ -63,7 +63,8 @@ class MoCo(Method):
         self.accuracy = keras.metrics.Mean(name="accuracy")
 
     def call(self, x, training=False):
-        groups = self.groups if training else 1
+        # As many groups as a replica's share of the batch can be cut into.
+        groups = math.gcd(self.groups, x.shape[0] or 1) if training else 1
         row = tf.range(tf.shape(x)[0])
         query = functools.partial(self.encoder, training=training)
         key = functools.partial(self.key, training=training)
