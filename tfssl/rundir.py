@@ -1,10 +1,13 @@
 """A run's folder: what was called, what came of each epoch, and who may write there."""
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import platform
+import shutil
+import tempfile
 import time
 
 import keras
@@ -12,6 +15,10 @@ import keras
 from tfssl.errors import BadInput
 from tfssl.files import written_whole
 
+LEFTOVERS = (
+    *(".run-*.json", ".history-*.json", ".evaluation-*.json", "checkpoints/.epoch-*.npz"),
+    *(".sheet-*.png", ".report-*.html", ".features-*.npz", ".encoder-*", ".*_encoder-*"),
+)
 VERSIONED = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "tensorflow-io")
 
 
@@ -33,10 +40,12 @@ def write_json(path, content):
 
 
 def claim(directory, call):
-    """Makes or reopens a run's folder for `call`; what else lies there is never touched.
+    """Reopens a run's folder for `call`, or sees that a new one can be made there.
+
+    Nothing is written; leftovers of a killed process are removed from a run's own folder.
 
     Returns:
-        The content of run.json: of the earlier start of the same call, or a new one.
+        The content of run.json: of the earlier start of the same call, or what is to be written.
 
     Raises:
         BadInput: if the folder holds something else, or cannot be written.
@@ -48,17 +57,43 @@ def claim(directory, call):
         for key, value in json.loads(json.dumps(call)).items():
             if run.get(key) != value:
                 raise BadInput(_difference(directory, key, run.get(key), value))
+        _tidy(directory)
         return run
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and (not directory.is_dir() or any(_of_others(directory))):
         raise BadInput(
             f"--out {directory}: this is not a run of tfssl and not empty; give another folder."
         )
-    run = {**call, "versions": versions(), "host": host(), "started": now(), "finished": None}
+    _writable(directory)
+    return {**call, "versions": versions(), "host": host(), "started": now(), "finished": None}
+
+
+def _of_others(directory):
+    """What lies in a folder, but for what a process of ours left that was killed at once."""
+    return (path for path in directory.iterdir() if not path.match(".run-*.json"))
+
+
+def _writable(directory):
+    """Refuses a folder that cannot be made or written to, by trying; nothing of it stays."""
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
-        write_json(record, run)
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
     except OSError as fault:
-        raise BadInput(f"--out {directory} cannot be written: {fault.strerror}.") from None
-    return run
+        raise BadInput(f"--out {directory} cannot be written: {fault.strerror.lower()}.") from None
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _tidy(directory):
+    """Removes what killed processes left: everything of ours is written aside, under a dot."""
+    for pattern in LEFTOVERS:
+        for path in directory.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _difference(directory, key, before, after):

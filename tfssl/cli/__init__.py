@@ -16,6 +16,8 @@ from tfssl.cli import demonstration, evaluating, training
 from tfssl.cli.console import callers_fault, progress, say
 from tfssl.cli.options import MaxBroken, Quiet
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     help="Self-supervised learning on TensorFlow and Keras 3.",
     add_completion=False,
@@ -42,14 +44,15 @@ def main():
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        say("Interrupted; a run that was training continues after its last finished epoch.")
-        code = 130
+        code = INTERRUPTED
     except Exception as fault:
         text = callers_fault(fault)
         if not text:
             raise  # Python prints the traceback and exits with 1
         say(text)
         code = 2
+    if code == INTERRUPTED:  # typer makes this code of Ctrl-C itself
+        say("Interrupted; a run that was training continues after its last finished epoch.")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -13,9 +13,10 @@ class Artefact:
         self.run = path if (path / "run.json").exists() else None
         self.folder = path / name if self.run else path
         if not (self.folder / "saved_model.pb").exists():
-            there = "has not trained to its end yet" if self.run else "is neither"
-            raise BadInput(f"{path} {there}: give a finished run's folder, or a SavedModel.")
-        self.ours = (self.folder / savedmodel.CARD).exists()
+            raise BadInput(_why_none(path, name))
+        self.ours = any((self.folder / f).exists() for f in (savedmodel.CARD, savedmodel.MANIFEST))
+        if self.ours:
+            savedmodel.verify(self.folder)
         front = self.card()
         self.size = front.get("size") or 0
         self.key = _input_key(self.folder, front)
@@ -27,13 +28,11 @@ class Artefact:
         return savedmodel.read_card(self.folder) if self.ours else {}
 
     def load(self):
-        import tensorflow as tf
-
         from tfssl import savedmodel
 
         if self.ours:
             return savedmodel.load(self.folder)
-        return tf.saved_model.load(str(self.folder))
+        return _foreign(self.folder)
 
     def keras(self):
         """The encoder as a Keras model, which knows its architecture."""
@@ -55,6 +54,31 @@ class Artefact:
         return random_encoder(self.keras(), seed)
 
 
+def _why_none(path, name):
+    """Why there is no encoder to be had of a path, and what to do."""
+    if not (path / "run.json").exists():
+        there = "holds no SavedModel" if path.is_dir() else "is no folder"
+        return f"{path} {there}: give a run's folder, or a SavedModel's."
+    has = sorted(found.parent.name for found in path.glob("*/saved_model.pb"))
+    if has:
+        return f"{path} has no {name}; it published {', '.join(has)}."
+    return (
+        f"{path} has not trained to its end yet: repeat its `tfssl pretrain`, or take what it has "
+        "learned so far with `tfssl export`."
+    )
+
+
+def _foreign(folder):
+    """Anybody's SavedModel; one that cannot be read is the caller's to mend."""
+    import tensorflow as tf
+
+    try:
+        return tf.saved_model.load(str(folder))
+    except (OSError, ValueError, tf.errors.OpError) as fault:
+        reason = str(fault).splitlines()[0][:200]
+        raise BadInput(f"{folder} cannot be loaded as a SavedModel ({reason}).") from None
+
+
 def _input_key(folder, front):
     """Which key of an example an encoder reads, by the rank and type of its first input."""
     import tensorflow as tf
@@ -63,7 +87,13 @@ def _input_key(folder, front):
         kind, shape = next(iter(front["inputs"].values())).split(" ", 1)
         rank = shape.count(",") + 1
         return "text" if kind == "string" else {2: "audio", 4: "image", 5: "frames"}[rank]
-    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    signatures = _foreign(folder).signatures
+    if "serving_default" not in signatures:
+        raise BadInput(
+            f"{folder} has no signature serving_default, so nothing says what it takes: save it "
+            "with one, or with tfssl.export."
+        )
+    signature = signatures["serving_default"]
     spec = next(iter(signature.structured_input_signature[1].values()))
     if spec.dtype == tf.string:
         return "text"

@@ -1,6 +1,5 @@
 """`tfssl evaluate`, `embed` and `export`: what an encoder is worth, and what it gives."""
 
-import json
 import pathlib
 from typing import Annotated
 
@@ -8,8 +7,8 @@ import typer
 
 from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, refresh_report
 from tfssl.cli.console import callers_fault, note
-from tfssl.cli.options import Data, MaxBroken, Quiet, choice, load, splits_of
-from tfssl.cli.training import tell_broken
+from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, choice, load, splits_of
+from tfssl.cli.training import tell_broken, unfinished
 from tfssl.errors import BadInput
 
 ON_FEATURES = ("knn", "linear", "svm", "retrieval")
@@ -26,8 +25,8 @@ def evaluate(
     json_: Annotated[
         pathlib.Path | None, typer.Option("--json", help="Write the results here.")
     ] = None,
-    size: Annotated[int | None, typer.Option(min=8, help="Side of the inputs in pixels.")] = None,
-    seed: int = 0,
+    size: Size = None,
+    seed: Seed = 0,
     max_broken: MaxBroken = 0.5,
     quiet: Quiet = False,
 ):
@@ -82,7 +81,7 @@ def embed(
     encoder: Annotated[pathlib.Path, typer.Argument(help="A run's folder or a SavedModel.")],
     source: Annotated[str, typer.Argument(help="As --data elsewhere; without @split all of it.")],
     out: Annotated[pathlib.Path, typer.Option(help="The result, a .npz file.")],
-    size: Annotated[int | None, typer.Option(min=8, help="Side of the inputs in pixels.")] = None,
+    size: Size = None,
     max_broken: MaxBroken = 0.5,
     quiet: Quiet = False,
 ):
@@ -130,16 +129,19 @@ def export(
     name: Annotated[str, typer.Option(help="Which of the run's published encoders.")] = "encoder",
 ):
     """Publishes a run's encoder: SavedModel, model card, golden features, manifest."""
-    from tfssl import savedmodel
+    from tfssl import rundir, savedmodel
 
-    artefact = Artefact(run, name)
-    if artefact.run is None:
+    if not (run / "run.json").exists():
         raise BadInput(f"{run} is no run's folder: give what `tfssl pretrain --out` wrote.")
-    card = artefact.card()
-    evaluation = artefact.run / "evaluation.json"
+    if (run / name / "saved_model.pb").exists() or (run / "encoder").exists():
+        artefact = Artefact(run, name)
+        encoder, card = artefact.keras(), artefact.card()
+    else:
+        encoder, card = unfinished(run, name)
+    evaluation = run / "evaluation.json"
     if evaluation.exists():
-        card["results"] = json.loads(evaluation.read_text())
-    savedmodel.export(artefact.keras(), dest, card=card)
+        card["results"] = rundir.read_json(evaluation)
+    savedmodel.export(encoder, dest, card=card)
     print(dest)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import inspect
 import math
+import os
 import pathlib
 from typing import Annotated
 
@@ -22,7 +23,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 MaxBroken = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Share of broken files that is still accepted.")
 ]
-Size = Annotated[int | None, typer.Option(min=8, help="Side of the inputs in pixels.")]
+Size = Annotated[int | None, typer.Option(min=8, max=4096, help="Side of the inputs in pixels.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything random.")]
+# The least that makes sense of recipe keywords; the rest is only kept from changing its sign.
+LEAST = {"size": 8, "batch_size": 1, "epochs": 1}
 
 
 def arguments_of(module, method, small, given, pairs):
@@ -47,21 +51,54 @@ def arguments_of(module, method, small, given, pairs):
         if key not in known:
             raise BadInput(f"--set {key}: {method} has no such key;{near(key, known)}")
         arguments[key] = _typed(key, text, known[key].default)
+        _in_range(key, text, arguments[key], known[key].default)
     if "data" in known and not (isinstance(arguments.get("data"), str) and arguments["data"]):
         default = known["data"].default
         if not given.get("data") and not small and str(default).startswith("tfds:"):
             raise BadInput(f"--data is missing: a folder, digits, world or tfds:NAME ({default}).")
         arguments["data"] = default
-    encoder = arguments.get("encoder")
-    if isinstance(encoder, str):
-        from tfssl import encoders
-
-        if encoder not in encoders.NAMES:
-            raise BadInput(
-                f"--encoder {encoder}: there is no such one;{near(encoder, encoders.NAMES)}"
-            )
-    sources.parse(arguments["data"])
+    for key in arguments:
+        if key.endswith("encoder") and isinstance(arguments[key], str):
+            usual = [known[key].default, module.SMALL.get(key)]
+            _fitting_encoder(method, key, arguments[key], [e for e in usual if e])
+    if "data" in arguments:
+        sources.parse(arguments["data"])
     return arguments
+
+
+def _fitting_encoder(method, key, name, usual):
+    """Refuses a name that is unknown, or of a network for another kind of input than the usual."""
+    from tfssl import encoders
+
+    if name in usual:
+        return
+    option = f"--{key} {name}" if key == "encoder" else f"--set {key}={name}"
+    kinds = {encoders._HOME[other] for other in usual if other in encoders.NAMES}
+    fitting = [
+        other
+        for other in encoders.NAMES
+        if encoders._HOME[other] in kinds or ("image" in kinds and encoders._HOME[other] == "vit")
+    ]
+    fitting = fitting or list(encoders.NAMES)
+    if name not in encoders.NAMES:
+        raise BadInput(f"{option}: there is no such one;{near(name, sorted({*fitting, *usual}))}")
+    if name not in fitting:
+        raise BadInput(
+            f"{option}: this network is of no use to {method}; there are {', '.join(fitting)}."
+        )
+
+
+def _in_range(key, text, value, default):
+    """Refuses numbers on the wrong side of zero, and seeds and sizes that nothing could use."""
+    if key == "seed" and not 0 <= value < 2**31:
+        raise BadInput(f"--set {key}={text}: seeds are whole numbers from 0 to {2**31 - 1}.")
+    values = value if isinstance(value, list) else [value]
+    usual = default if isinstance(default, (tuple, list)) else [default]
+    if not all(isinstance(number, (int, float)) for number in (*values, *usual)):
+        return
+    least = LEAST.get(key, 0 if min(usual, default=-1) >= 0 else -math.inf)
+    if min(values) < least:
+        raise BadInput(f"--set {key}={text}: {key} is at least {least}, for example {default}.")
 
 
 def _typed(key, text, default):
@@ -77,12 +114,22 @@ def _typed(key, text, default):
                 raise ValueError
             return number
         if isinstance(default, (tuple, list)):
-            return [_typed(key, part, default[0]) for part in text.split(",")]
+            parts = text.split(",")
+            if isinstance(default, tuple) and len(parts) != len(default):
+                raise ValueError
+            return [_typed(key, part, default[0]) for part in parts]
     except (KeyError, ValueError):
-        raise BadInput(
-            f"--set {key}={text}: {key} is a {type(default).__name__}, for example {default}."
-        ) from None
+        kind = KINDS[type(default)]
+        if kind == "a list":
+            default = ",".join(map(str, default))
+        raise BadInput(f"--set {key}={text}: {key} is {kind}, for example {default}.") from None
     return text
+
+
+KINDS = {
+    **{bool: "true or false", int: "a whole number", float: "a number"},
+    **{tuple: "a list", list: "a list"},
+}
 
 
 def near(name, known):
@@ -123,6 +170,11 @@ def strategy_of(name):
     if name == "mirrored" or (name == "auto" and several):
         return tf.distribute.MirroredStrategy()
     if name == "multiworker":
+        if "cluster" not in os.environ.get("TF_CONFIG", ""):
+            raise BadInput(
+                "--strategy multiworker: the variable TF_CONFIG must name the cluster's workers "
+                "and this one's task; on one machine take --strategy auto."
+            )
         return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.get_strategy()
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import json
 import math
 import pathlib
 import shlex
@@ -17,6 +16,8 @@ from tfssl.cli.options import (
     Data,
     MaxBroken,
     Quiet,
+    Seed,
+    Size,
     arguments_of,
     choice,
     load,
@@ -30,8 +31,8 @@ def show(
     method: str,
     out: Annotated[pathlib.Path, typer.Option(help="The picture, a .png file.")],
     data: Data = "",
-    size: Annotated[int | None, typer.Option(min=8, help="Side of the views in pixels.")] = None,
-    seed: int = 0,
+    size: Size = None,
+    seed: Seed = 0,
 ):
     """A picture of what a method sees: inputs, views, targets."""
     from tfssl import zoo
@@ -40,6 +41,9 @@ def show(
     if out.suffix.lower() != ".png":
         raise BadInput(f"--out {out}: the picture is a PNG; give a name that ends in .png.")
     arguments = arguments_of(module, method, True, {"data": data, "size": size, "seed": seed}, [])
+    if arguments.get("batch_size"):  # a picture of six needs no full batch
+        ds = load(arguments["data"], "train", 1.0, True)
+        arguments["batch_size"] = max(1, min(arguments["batch_size"], int(ds.cardinality())))
     draw_sheet(build(module, arguments), method, out)
     print(out)
 
@@ -52,18 +56,19 @@ def pretrain(
         bool, typer.Option("--small", help="The method's SMALL recipe: minutes on two cores.")
     ] = False,
     encoder: Annotated[str, typer.Option(help="An encoder's name.")] = "",
-    size: Annotated[int | None, typer.Option(min=8, help="Side of the views in pixels.")] = None,
+    size: Size = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     steps_per_epoch: Annotated[int | None, typer.Option(min=1)] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.05, help="Train as many epochs as fit into this time.")
+        float | None,
+        typer.Option(min=0.05, max=1e6, help="Train as many epochs as fit into this time."),
     ] = None,
     precision: Annotated[
         str, typer.Option(help="auto, float32, mixed_bfloat16 or mixed_float16.")
     ] = "auto",
     strategy: Annotated[str, typer.Option(help="auto, one, mirrored or multiworker.")] = "auto",
-    seed: int = 0,
+    seed: Seed = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe keyword.")
     ] = None,
@@ -108,18 +113,17 @@ def _train(module, record, out, quiet):
 
     from tfssl import callbacks, rundir
 
-    if record["finished"]:
+    if record["finished"] and (out / "encoder").exists():
         note(f"{out} is finished already; its encoder is {out / 'encoder'}.", quiet)
         return
     keras.config.set_dtype_policy(record["precision"])
-    arguments = record["arguments"]
     with strategy_of(record["strategy"]).scope():
         if "plan" not in record:
             record["plan"] = _plan(module, record, quiet)
             rundir.write_json(out / "run.json", record)
-        plan = record["plan"]
-        epochs, steps = plan["epochs"], plan["steps_per_epoch"]
-        run = build(module, arguments, epochs=epochs * steps / plan["steps_per_pass"])
+        run = _planned(module, record)
+    plan = record["plan"]
+    epochs, steps = plan["epochs"], plan["steps_per_epoch"]
     resume = callbacks.Resume(out / "checkpoints")
     begun = resume.epoch
     if begun:
@@ -134,14 +138,46 @@ def _train(module, record, out, quiet):
     ]
     if record["minutes"]:
         watching.append(rundir.Deadline(1.25 * 60 * record["minutes"]))
-    run._replace(dataset=run.dataset.endless(begun * steps)).fit(
+    history = run._replace(dataset=run.dataset.endless(begun * steps)).fit(
         callbacks=watching, epochs=epochs, steps_per_epoch=steps, verbose=verbosity(quiet)
     )
+    if not math.isfinite(history.history.get("loss", [0.0])[-1]):
+        raise BadInput(
+            f"{out}: the loss is no number any more, so no encoder is published: train with a "
+            "lower --set learning_rate=..., or --precision float32, in another folder."
+        )
     _publish(run, record, out)
     record["finished"] = rundir.now()
     rundir.write_json(out / "run.json", record)
     refresh_report(out)
     note(f"Encoder: {out / 'encoder'}   Report: {out / 'report.html'}", quiet)
+
+
+def _planned(module, record):
+    """The recipe's run for all planned epochs, wherever it stands."""
+    plan = record["plan"]
+    passes = plan["epochs"] * plan["steps_per_epoch"] / plan["steps_per_pass"]
+    return build(module, record["arguments"], epochs=passes)
+
+
+def unfinished(out, name):
+    """(encoder, card) of a run that has not come to its end, from its newest checkpoint."""
+    import keras
+
+    from tfssl import callbacks, rundir, zoo
+
+    record = rundir.read_json(out / "run.json")
+    resume = callbacks.Resume(out / "checkpoints")
+    if not resume.epoch or "plan" not in record:
+        raise BadInput(f"{out} has not finished an epoch yet: repeat its `tfssl pretrain` first.")
+    keras.config.set_dtype_policy(record["precision"])
+    run = _planned(zoo.get(record["method"]), record)
+    resume.set_model(run.model)
+    resume.on_train_begin()
+    published = run.model.published
+    if name not in published:
+        raise BadInput(f"--name {name}: this run publishes {', '.join(published)}.")
+    return published[name], _card(record, out)
 
 
 def _plan(module, record, quiet):
@@ -237,7 +273,20 @@ def draw_sheet(run, title, path):
 
 def _publish(run, record, out):
     """Exports every encoder that the method publishes, and what the report shows of the first."""
-    from tfssl import savedmodel, zoo
+    from tfssl import savedmodel
+
+    card = _card(record, out)
+    for name, encoder in run.model.published.items():
+        savedmodel.export(encoder, out / name, card=card)
+    artefact = Artefact(out)
+    with contextlib.suppress(BadInput):  # fewer than two examples have no neighbours
+        ds = load(record["data"], "train", 1.0, True, keys=(artefact.key,))
+        keep_neighbours(artefact, batches_of(ds.take(1000), artefact, 0))
+
+
+def _card(record, out):
+    """What the model card says of a run."""
+    from tfssl import rundir, zoo
 
     about = zoo.card(record["method"])
     card = {
@@ -255,10 +304,5 @@ def _publish(run, record, out):
     }
     history = out / "history.json"
     if history.exists():
-        card["results"] = json.loads(history.read_text())[-1]
-    for name, encoder in run.model.published.items():
-        savedmodel.export(encoder, out / name, card=card)
-    artefact = Artefact(out)
-    with contextlib.suppress(BadInput):  # fewer than two examples have no neighbours
-        ds = load(record["data"], "train", 1.0, True, keys=(artefact.key,))
-        keep_neighbours(artefact, batches_of(ds.take(1000), artefact, 0))
+        card["results"] = rundir.read_json(history)[-1]
+    return card
