@@ -8,7 +8,6 @@ Family: clustering
 """
 
 import functools
-import math
 
 import keras
 import numpy as np
@@ -40,12 +39,9 @@ def plain_cnn(widths=(96, 256, 384, 384, 256), size=224):
     x = image = keras.Input([None, None, 3], name="image")
     x = normalise(x)
     for i, width in enumerate(widths, 1):
-        kernel, stride = 3, 2
-        if size > 64:
-            kernel, stride = {1: (11, 4), 2: (5, 1)}.get(i, (3, 1))
-        conv = keras.layers.Conv2D(
-            width, kernel, stride, "same", name=f"c{i}_conv", dtype="float32"
-        )
+        kernel, stride = {1: (11, 4), 2: (5, 1)}.get(i, (3, 1)) if size > 64 else (3, 2)
+        name = f"c{i}_conv"
+        conv = keras.layers.Conv2D(width, kernel, stride, "same", name=name, dtype="float32")
         x = keras.layers.ReLU(name=f"c{i}", dtype="float32")(conv(x))
         if size > 64 and i in (1, 2):
             x = keras.layers.MaxPooling2D(3, 2, "same", dtype="float32")(x)
@@ -87,9 +83,8 @@ class DataDependentInit(Method):
         """One look at the first batches of `x`; the row of its History is `rates(...)`."""
         history = keras.callbacks.History()
         steps = min(self.batches, steps_per_epoch or getattr(x, "steps", self.batches))
-        watching = keras.callbacks.CallbackList(
-            [*callbacks, history], model=self, epochs=1, steps=steps, verbose=0
-        )
+        callbacks = [*callbacks, history]
+        watching = keras.callbacks.CallbackList(callbacks, model=self, epochs=1, steps=steps)
         self._initial_epoch = None
         watching.on_train_begin()
         if not self._initial_epoch:  # else a checkpoint has brought the weights
@@ -140,17 +135,15 @@ class DataDependentInit(Method):
 
     def rates(self, images):
         """r_k of every layer: how fast noise at the output changes it, relative to its size."""
-        kernels = [layer.kernel for layer in self.learnt]
+        kernels = [layer.kernel.value for layer in self.learnt]
         with tf.GradientTape() as tape:
             y = tf.cast(self.encoder(images, training=False), tf.float32)
             loss = tf.reduce_sum(y * tf.random.stateless_normal(tf.shape(y), [self.seed, 1]))
-        gradients = tape.gradient(loss, [kernel.value for kernel in kernels])
-        return np.array(
-            [
-                math.sqrt(float(tf.reduce_mean(g**2) / tf.reduce_mean(tf.square(w))))
-                for g, w in zip(gradients, kernels)
-            ]
-        )
+        squares = [
+            tf.reduce_mean(g**2) / tf.reduce_mean(w**2)
+            for g, w in zip(tape.gradient(loss, kernels), kernels)
+        ]
+        return np.sqrt(np.array(squares))
 
     def between(self, images):
         """Step 3 (section 3.2): all layers at one rate; the output keeps its scale."""
@@ -160,8 +153,8 @@ class DataDependentInit(Method):
                 break
             self.rescale(np.sqrt(rates / np.exp(np.log(rates).mean())))
             rates = self.rates(images)
-        ratios = {"ratio": rates, "ratio_before": before}
-        return {name: float(r.max() / r.min()) for name, r in ratios.items()}
+        ratio, ratio_before = (float(r.max() / r.min()) for r in (rates, before))
+        return {"ratio": ratio, "ratio_before": ratio_before}
 
     def rescale(self, factors):
         """Kernels times `factors`, biases so that every layer's output is only scaled."""
@@ -185,16 +178,14 @@ def recipe(
     area=(0.25, 1.0),
     seed=0,
 ):
-    """The released defaults, philkr/magic_init, with the k-means filters of the paper's best rows.
+    """The released defaults, philkr/magic_init, with the paper's best filters, those of k-means.
 
-    Without an `encoder` a plain chain of `widths`. There is one pass, however many `epochs`.
-    """
+    Without an `encoder` a plain chain of `widths`. One pass, however many `epochs`."""
     view = functools.partial(views, size=size, area=area)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = encoders.get(encoder, size=size) if encoder else plain_cnn(widths, size)
-    return Run(
-        DataDependentInit(model, filters, depth, beta, batches, seed), dataset, min(epochs, 1)
-    )
+    method = DataDependentInit(model, filters, depth, beta, batches, seed)
+    return Run(method, dataset, min(epochs, 1))
 
 
 SMALL = dict(
