@@ -1,0 +1,125 @@
+"""Colourisation: Lab, bins, weights and the annealed mean by the card's numbers; no colour in."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo_runs
+
+from tfssl import zoo
+from tfssl.errors import BadInput
+from tfssl.objectives.classification import annealed_mean, rebalancing, soft_encoding
+from tfssl.pipelines.augment.image import lab_to_rgb, rgb_to_lab
+
+colorization = zoo.get("image.colorization")
+RANDOM = np.random.default_rng(0)
+SEED = tf.constant([3, 4])
+
+
+def model(grid=20, **options):
+    centres = colorization.bins(grid)
+    prior = np.full([len(centres)], 1 / len(centres), "float32")
+    return colorization.Colorization(
+        zoo_runs.tiny_image_encoder(), centres, prior, sigma=10.0, width=16, **options
+    )
+
+
+def test_lab_is_that_of_the_card():
+    colours = tf.constant([[1.0, 0, 0], [0, 0, 1.0], [0.3, 0.3, 0.3]])[None, None]
+    lab = rgb_to_lab(colours).numpy()[0, 0]
+    np.testing.assert_allclose(lab[:2], [[53.24, 80.09, 67.20], [32.30, 79.19, -107.86]], atol=0.05)
+    assert np.abs(lab[2, 1:]).max() < 0.01
+
+
+def test_soft_targets_weights_and_annealed_means_are_those_of_the_card():
+    plane = np.stack(np.meshgrid(range(-50, 51, 10), range(-50, 51, 10)), -1).reshape(-1, 2)
+    for neighbours, expected in (
+        (5, [0.648786] + [0.087804] * 4),
+        (10, [0.619218] + [0.083802] * 4 + [0.011341] * 4 + [0.000208]),
+    ):
+        encoded = np.sort(soft_encoding(tf.constant([10.0, 20.0]), plane, neighbours, 5.0))[::-1]
+        np.testing.assert_allclose(encoded[:neighbours], expected, atol=2e-6)
+        assert encoded[neighbours:].max() == 0
+    p = tf.constant([0.7, 0.2, 0.1])
+    np.testing.assert_allclose(rebalancing(p, 0.5), [0.754170, 1.461204, 1.798405], atol=1e-5)
+    np.testing.assert_allclose(rebalancing(p, 1.0), 1, atol=1e-6)
+    z, centres = tf.math.log([0.6, 0.3, 0.1]), tf.constant([[0.0], [10.0], [20.0]])
+    for temperature, expected in ((1.0, 5.0), (0.38, 1.5319), (0.01, 0.0)):
+        assert float(annealed_mean(z, centres, temperature)[0]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_bins_hold_every_colour_of_the_gamut_and_none_is_empty():
+    assert 255 <= len(colorization.bins(10)) <= 275 and 60 <= len(colorization.bins(20)) <= 85
+    ab = rgb_to_lab(tf.constant(RANDOM.random([1, 1, 5000, 3]), tf.float32))[0, 0, :, 1:].numpy()
+    nearest = np.abs(ab[:, None] - colorization.bins(10)[None]).max(axis=-1).min(axis=1)
+    assert nearest.max() < 6.5, "a colour lies in its cell, or in a corner that the count missed"
+
+
+def test_the_input_has_no_colour_and_the_target_is_every_fourth_pixels():
+    examples = {"image": tf.constant(RANDOM.integers(0, 256, [2, 40, 40, 3]), tf.uint8)}
+    x, y = colorization.views(examples, SEED, size=32)
+    assert x.shape == (2, 32, 32, 3) and y.shape == (2, 8, 8, 2)
+    np.testing.assert_array_equal(x[..., 0], x[..., 1])
+    np.testing.assert_array_equal(x[..., 0], x[..., 2])
+    from tfssl.pipelines.augment.image import random_resized_crop
+
+    lab = rgb_to_lab(random_resized_crop(examples["image"], 32, SEED)).numpy()
+    np.testing.assert_allclose(100 * x[..., 0].numpy(), lab[..., 0], atol=1e-4)
+    np.testing.assert_allclose(110 * y.numpy(), lab[:, ::4, ::4, 1:], atol=1e-4)
+    # The same lightness in other colours is the same input.
+    swapped = lab_to_rgb(tf.constant(lab * [1, 0.2, -0.2], tf.float32))
+    gamut = np.asarray((swapped > 0.001) & (swapped < 0.999)).all(axis=-1)
+    again = colorization.lightness(rgb_to_lab(swapped)).numpy()
+    np.testing.assert_allclose(again[gamut], x.numpy()[gamut], atol=1e-3)
+
+
+def test_frequencies_are_counted_smoothed_and_need_colours():
+    red = np.zeros([6, 8, 8, 3], np.uint8)
+    red[:4, ..., 0] = 255
+    examples = tf.data.Dataset.from_tensor_slices({"image": red})
+    centres = colorization.bins(10)
+    p = colorization.frequencies(examples, centres)
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(centres[p.argmax()], [80, 70])
+    assert np.sort(p)[-2] > 0.02, "its neighbours have a share"
+    with pytest.raises(BadInput, match="grey"):
+        colorization.frequencies(examples.skip(4), centres)
+
+
+def test_a_uniform_answer_costs_ln_q_and_grey_images_cost_nothing():
+    method = model()
+    y = tf.constant(RANDOM.uniform(-0.5, 0.5, [3, 8, 8, 2]), tf.float32)
+    logits = tf.zeros([3, 8, 8, len(method.centres)])
+    assert float(method.objective(None, y, logits)) == pytest.approx(method.chance, rel=1e-5)
+    assert float(method.objective(None, y * 0.01, logits)) == 0
+    half = tf.concat([y[:1], 0.01 * y[:1]], axis=0)
+    loss = method.objective(None, half, logits[:2])
+    assert float(loss) == pytest.approx(method.chance / 2, rel=1e-5)
+
+
+def test_rare_colours_weigh_more_by_the_weight_of_the_nearest_bin():
+    method = model()
+    q = len(method.centres)
+    balance = RANDOM.uniform(0.5, 2, q).astype("float32")
+    method.balance.assign(balance)
+    bins = RANDOM.integers(0, q, [2, 8, 8])
+    y = method.centres.numpy()[bins] / 110
+    loss = method.objective(None, tf.constant(y), tf.zeros([2, 8, 8, q]))
+    assert float(loss) == pytest.approx(np.log(q) * balance[bins].mean(), rel=1e-5)
+
+
+def test_two_textures_of_two_colours_are_told_apart_and_painted():
+    keras.utils.set_random_seed(0)
+    stripes = np.tile(np.array([0.35, 0.65])[np.arange(32) // 2 % 2], [32, 1])
+    colours = np.array([[1.0, 0.6, 0.6], [0.6, 0.6, 1.0]])
+    kinds = [stripes[..., None] * colours[0], stripes.T[..., None] * colours[1]]
+    pictures = tf.constant(np.stack(kinds * 16), tf.float32)
+    lab = rgb_to_lab(pictures)
+    x, y = colorization.lightness(lab), lab[:, ::4, ::4, 1:] / 110
+    method = model()
+    method.compile(keras.optimizers.Adam(1e-2))
+    method.fit(x, y, batch_size=8, epochs=25, verbose=0)
+    painted = method.colourise(x[:2])
+    assert painted.shape == (2, 32, 32, 3)
+    difference = np.mean(painted[..., 0] - painted[..., 2], axis=(1, 2))
+    assert difference[0] > 0.05 and difference[1] < -0.05
