@@ -129,7 +129,7 @@ def test_one_video_alone_is_refused():
 def reach(speed, random, length=24, side=16):
     """A red disk crosses a scene, at place speed(t) of its way, t in 0..1.
 
-    A brighter blue one jumps about and the light flickers: most of what changes tells no time.
+    The light flickers: most of what changes tells no time.
     """
     y, x = np.mgrid[:side, :side]
 
@@ -140,9 +140,8 @@ def reach(speed, random, length=24, side=16):
     frames = []
     for t in speed(np.linspace(0, 1, length)):
         picture = background.copy()
-        picture[..., 0] += 110 * disk(2 + 12 * t, 12 - 8 * t * t)
-        picture[..., 2] += 190 * disk(*random.uniform(0, side, 2))
-        frames.append(np.clip(picture * random.uniform(0.5, 1), 0, 255))
+        picture[..., 0] += 190 * disk(2 + 12 * t, 12 - 8 * t * t)
+        frames.append(np.clip(picture * random.uniform(0.3, 1), 0, 255))
     return np.array(frames, np.uint8)
 
 
@@ -150,17 +149,17 @@ def reach(speed, random, length=24, side=16):
 def test_time_warped_videos_align_after_training_and_not_before():
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
-    powers = np.exp(random.uniform(-0.7, 0.7, 12))
+    powers = np.exp(random.uniform(-0.7, 0.7, 20))
     videos = [reach(lambda t, p=p: t**p, random) for p in powers]
-    data = tf.data.Dataset.from_tensor_slices({"frames": np.array(videos[:8])})
-    data = data.repeat(20).apply(tf.data.experimental.assert_cardinality(160))
+    data = tf.data.Dataset.from_tensor_slices({"frames": np.array(videos[:16])})
+    data = data.repeat(10).apply(tf.data.experimental.assert_cardinality(160))
     run = tcc.recipe(
-        **{**tcc.SMALL, "encoder": backbone(16), "data": data, "epochs": 5, "size": 16}
+        **{**tcc.SMALL, "encoder": backbone(16), "data": data, "epochs": 6, "size": 16}
     )
 
     def tau(method, reversed=()):
         embedded = []
-        for i, video in enumerate(videos[8:]):
+        for i, video in enumerate(videos[16:]):
             frames = tf.constant(video[None], tf.float32) / 255
             shown = tcc.with_context(frames, tf.range(24)[None], 2, 1)[0]
             vectors = method.encoder(shown, training=False).numpy()

@@ -68,7 +68,9 @@ def hearing(width=64, sample_rate=48000):
     """Its network of sounds: waveforms [B, N] -> [B, 8 width], over a log-spectrogram."""
     sound = keras.Input((None,), name="audio")
     spectrogram = LogSpectrogram(sample_rate, window=0.01, hop=0.005, name="log_spectrogram")
-    return keras.Model(sound, _vgg(spectrogram(sound), width), name="hearing")
+    # Normalised as the released code of L3-Net has it: a spectrogram's mean is far from zero.
+    x = BatchNormalization(name="normalise")(spectrogram(sound))
+    return keras.Model(sound, _vgg(x, width), name="hearing")
 
 
 def _vgg(x, width):
