@@ -207,7 +207,8 @@ def _by_buffer(buffer, ds, order, most, size):
     """One shuffled pass as batches of examples, shuffled as far as `buffer` examples reach."""
     # Inside this graph the order shall follow `order` alone, not tf.random.set_seed.
     tf.compat.v1.set_random_seed(1)
-    order = tf.cast(order[1], tf.int64)  # fold_in moves the second half
+    # fold_in draws the first half by the seed, and its second half is the number of the pass.
+    order = tf.cast(order[0], tf.int64) + tf.cast(order[1], tf.int64)
     shuffled = ds.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
     return shuffled.take(most).batch(size, drop_remainder=True)
 
@@ -233,11 +234,15 @@ def _unlabelled(ds, views):
 
 
 def _steps(ds, batch_size):
+    if batch_size < 1:
+        raise BadInput(f"A batch of {batch_size} is none: choose a batch size of at least 1.")
     count = int(ds.cardinality())
     if count == tf.data.INFINITE_CARDINALITY:
         raise BadInput("The data never ends; train on a finite dataset, for instance ds.take(n).")
     if count == tf.data.UNKNOWN_CARDINALITY:
         count = int(ds.reduce(tf.constant(0, tf.int64), lambda total, _: total + 1))
+    if count == 0:
+        raise BadInput("The data holds no example: give a source, or a split, that has some.")
     if count < batch_size:
         raise BadInput(
             f"The data has {count} example{'s' * (count != 1)}, fewer than one batch of "
@@ -261,7 +266,7 @@ def _buffer(ds):
 
 def _fold_in(seed, number):
     """The int32 [2] seed of one batch (or, with a negative number, of one shuffle)."""
-    number = tf.cast(number, tf.int64)
+    number = tf.cast(number, tf.int32)
     base = tf.constant([seed, 0x5EED], tf.int32)
     return tf.random.experimental.stateless_fold_in(base, number)
 
