@@ -54,13 +54,18 @@ def start(*words, **more):
     )
 
 
-def refused(*words, naming=()):
-    """The sentence with which a call is refused: code 2, short, no traceback, names its cause."""
+def refused(*words, naming=(), listing=False):
+    """The sentence with which a call is refused: code 2, short, no traceback, names its cause.
+
+    With `listing`, broken files may be listed before it.
+    """
     done = call(*words)
     assert done.code == 2, done
     text = done.err.strip()
+    if listing:
+        text = text.splitlines()[-1]
     assert text and len(text) <= 600 and "Traceback" not in text, text
     assert "\n" not in text, text
-    for name in (naming,) if isinstance(naming, str) else naming:
+    for name in naming if isinstance(naming, (list, tuple)) else [naming]:
         assert str(name) in text, (name, text)
     return text

@@ -1,7 +1,9 @@
-"""A run that is stopped anywhere and called again ends where an undisturbed one ends, to the bit."""
+"""A run that is stopped anywhere and called again ends as an undisturbed one, to the bit."""
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,3 +149,178 @@ def test_two_undisturbed_runs_are_equal_and_a_finished_one_is_left_alone(undistu
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     assert call(*words(tmp_path / "run")).code == 0
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+
+
+def test_an_unfinished_run_can_be_exported_and_says_so_where_it_cannot(tmp_path, undisturbed):
+    out = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        before_history_is_written(patch)
+        assert call(*words(out)).code == 130
+    assert call("export", out, tmp_path / "none").code == 2  # no epoch behind it
+    with pytest.MonkeyPatch.context() as patch:
+        in_the_export(patch)
+        assert call(*words(out)).code == 130
+    refused = call("evaluate", out, "--data", "digits", "--protocol", "knn")
+    assert refused.code == 2 and "not trained to its end" in refused.err
+    assert call("export", out, tmp_path / "dest").code == 0
+    ours, theirs = (
+        tf.saved_model.load(str(folder)).variables
+        for folder in (tmp_path / "dest", undisturbed / "encoder")
+    )
+    assert len(ours) == len(theirs) > 0
+    for mine, other in zip(ours, theirs):
+        np.testing.assert_array_equal(mine, other)
+    card = savedmodel.read_card(tmp_path / "dest")
+    assert card["call"].startswith("tfssl pretrain image.simclr") and card["results"]["epoch"] == 3
+
+
+def test_lost_checkpoints_or_encoders_are_made_again(tmp_path, undisturbed):
+    out = tmp_path / "run"
+    shutil.copytree(undisturbed, out)
+    shutil.rmtree(out / "encoder")
+    call_again = [*words(undisturbed)[:-1], out]
+    assert call(*call_again).code == 0
+    same(left(out), left(undisturbed))
+    # A checkpoint that was cut short is passed over for the one before it.
+    newest = out / "checkpoints" / "epoch-000003.npz"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    shutil.rmtree(out / "encoder")
+    assert call(*call_again).code == 0
+    same(left(out), left(undisturbed))
+
+
+@pytest.mark.parametrize("method, data", [("image.rotation", "folder"), ("image.moco", "digits")])
+def test_passes_that_end_within_an_epoch_and_images_of_several_sizes(method, data, tmp_path):
+    if data == "folder":
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        generator = np.random.default_rng(0)
+        for i in range(11):
+            pixels = generator.integers(0, 256, (9 + i % 3, 12 + i, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+        data, settings = str(folder), dict(batch=4, steps=3)  # two batches a pass
+    else:
+        settings = dict(batch=600, steps=3)
+    assert call(*words(tmp_path / "whole", method, data, **settings)).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        in_a_step(patch)
+        assert call(*words(tmp_path / "run", method, data, **settings)).code == 130
+    assert call(*words(tmp_path / "run", method, data, **settings)).code == 0
+    same(left(tmp_path / "run"), left(tmp_path / "whole"))
+
+
+@pytest.mark.skipif("image.deep_cluster" not in zoo.names(), reason="not written yet")
+@pytest.mark.slow
+def test_a_method_with_a_pass_between_epochs_resumes(tmp_path):
+    method = "image.deep_cluster"
+    assert call(*words(tmp_path / "whole", method)).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        in_a_step(patch)
+        assert call(*words(tmp_path / "run", method)).code == 130
+    assert call(*words(tmp_path / "run", method)).code == 0
+    same(left(tmp_path / "run"), left(tmp_path / "whole"))
+
+
+def killed(out, number):
+    """Runs until files have been renamed `number` times, then dies as by the power cord."""
+    script = (
+        "import os, signal, sys\n"
+        "replace, rename, seen = os.replace, os.rename, []\n"
+        "def counted(function):\n"
+        "    def wrapped(*names, **more):\n"
+        "        seen.append(names)\n"
+        f"        if len(seen) == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return function(*names, **more)\n"
+        "    return wrapped\n"
+        "os.replace, os.rename = counted(replace), counted(rename)\n"
+        f"sys.argv = {['tfssl', *map(str, words(out))]!r}\n"
+        "from tfssl.cli import main\n"
+        "main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
+    )
+    return done.returncode
+
+
+def test_sigkill_while_a_checkpoint_is_named(tmp_path, undisturbed):
+    # run.json twice at most, the sheet, history and a checkpoint an epoch: within the second epoch
+    assert killed(tmp_path / "run", 5) == -signal.SIGKILL
+    assert (tmp_path / "run" / "run.json").exists()
+    assert call(*words(tmp_path / "run")).code == 0
+    same(left(tmp_path / "run"), left(undisturbed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 7, 8, 9, 10, 11])
+def test_sigkill_before_any_file_is_named(number, tmp_path, undisturbed):
+    assert killed(tmp_path / "run", number) in (-signal.SIGKILL, 0)
+    assert call(*words(tmp_path / "run")).code == 0
+    same(left(tmp_path / "run"), left(undisturbed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.35, 0.9, 1.7, 3.1])
+def test_sigkill_at_any_time(delay, tmp_path, undisturbed):
+    out = tmp_path / "run"
+    process = start(*words(out))
+    while not (out / "run.json").exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    done = start(*words(out))
+    _, err = done.communicate(timeout=300)
+    assert done.returncode == 0, err
+    same(left(out), left(undisturbed))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_ends_a_run_with_a_sentence(number, tmp_path, undisturbed):
+    out = tmp_path / "run"
+    process = start(*words(out))
+    while not list(out.glob("checkpoints/epoch-*")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    assert "Interrupted" in err
+    assert call(*words(out)).code == 0
+    same(left(out), left(undisturbed))
+
+
+def test_resume_continues_a_plain_fit_as_its_docstring_shows(tmp_path):
+    module = zoo.get("image.simclr")
+
+    def trained(directory, epochs):
+        keras.utils.set_random_seed(0)
+        run = module.recipe(**{**module.SMALL, "size": 8, "batch_size": 16, "epochs": 4 / 101})
+        resume = callbacks.Resume(directory)
+        ds = load("digits", "train", keys=("image",))
+        view = functools.partial(module.views, size=8, strength=0.5, blur=0.0)
+        data = batching.train(ds, view, 16, start_step=resume.epoch * 2)
+        run.model.fit(
+            data.repeat(), epochs=epochs, steps_per_epoch=2, callbacks=[resume], verbose=0
+        )
+        return [np.asarray(v) for v in run.model.variables], resume
+
+    whole, _ = trained(tmp_path / "whole", 2)
+    _, first = trained(tmp_path / "parts", 1)
+    assert first.epoch == 1
+    parts, second = trained(tmp_path / "parts", 2)
+    assert second.epoch == 2
+    for mine, other in zip(whole, parts):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    def model(width):
+        found = keras.Sequential([keras.Input([2]), keras.layers.Dense(width)])
+        found.compile("sgd", "mse")
+        return found
+
+    x = np.ones([4, 2])
+    model(3).fit(x, np.ones([4, 3]), verbose=0, callbacks=[callbacks.Resume(tmp_path)])
+    with pytest.raises(BadInput, match="another model"):
+        model(4).fit(x, np.ones([4, 4]), verbose=0, callbacks=[callbacks.Resume(tmp_path)])

@@ -1,5 +1,7 @@
 """Where examples come from: one front door, `load`, for everything that `--data` understands."""
 
+import contextlib
+import contextvars
 import difflib
 import os
 import pathlib
@@ -10,10 +12,21 @@ from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import splits
 from tfssl.pipelines.sources.records import broken_report
 
-__all__ = ["broken_report", "load", "require"]
+__all__ = ["accepting", "broken_report", "load", "require"]
 
 EMBEDDED = ("digits", "world")
 LONGEST = 600  # characters of a message
+_accepted = contextvars.ContextVar("max_broken", default=0.5)
+
+
+@contextlib.contextmanager
+def accepting(max_broken):
+    """The share of broken files that `load` accepts inside, where its caller names none."""
+    token = _accepted.set(max_broken)
+    try:
+        yield
+    finally:
+        _accepted.reset(token)
 
 
 def load(
@@ -21,7 +34,7 @@ def load(
     split=None,
     keys=None,
     *,
-    max_broken=0.5,
+    max_broken=None,
     short_side=128,
     max_frames=300,
     sample_rate=16000,
@@ -39,7 +52,8 @@ def load(
             hash of their path.
         keys: the keys that the caller needs; sources produce no other content than these.
             None: all they have.
-        max_broken: the share of broken files from which a source is refused.
+        max_broken: the share of broken files from which a source is refused; None: a half, or what
+            `accepting` says around the call.
         short_side: videos are scaled down to this short side, in pixels; never up.
         max_frames: longer videos are cut to this number of frames, and their sound with them.
         sample_rate: of the sound, in Hz; files are resampled to it and mixed to mono.
@@ -61,7 +75,7 @@ def load(
     if isinstance(spec, tf.data.Dataset):
         return spec
     options = {
-        "max_broken": max_broken,
+        "max_broken": _accepted.get() if max_broken is None else max_broken,
         "short_side": short_side,
         "max_frames": max_frames,
         "sample_rate": sample_rate,

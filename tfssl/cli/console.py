@@ -4,6 +4,8 @@ import contextlib
 import sys
 import time
 
+LONGEST_NAME = 300
+
 
 def note(text, quiet):
     if not quiet:
@@ -21,7 +23,9 @@ def callers_fault(fault):
     elif type(fault).__name__ == "BadInput":  # of the learning side or of the data side
         text = str(fault)
     elif isinstance(fault, OSError) and fault.filename and fault.strerror:
-        text = f"{fault.filename}: {fault.strerror.lower()}; choose another path."
+        # Of two names the second is the caller's: what is renamed was written aside.
+        name = str(fault.filename2 or fault.filename)[-LONGEST_NAME:]
+        text = f"{name}: {fault.strerror.lower()}; choose another path."
     else:
         return ""
     return " ".join(text.split())[:600]
@@ -52,5 +56,4 @@ def verbosity(quiet):
 
 
 def clock():
-
     return time.perf_counter()

@@ -77,6 +77,7 @@ def pretrain(
 ):
     """Trains an encoder on unlabelled data; the same command again resumes, exactly."""
     from tfssl import rundir, zoo
+    from tfssl.pipelines import sources
 
     module = zoo.get(method)
     given = {
@@ -104,7 +105,8 @@ def pretrain(
     tell_broken(load(arguments["data"], "train", max_broken, quiet), quiet)
     record = rundir.claim(out, {key: value for key, value in call.items() if key != "call"})
     record.setdefault("call", call["call"])
-    _train(module, record, out, quiet)
+    with sources.accepting(max_broken):  # recipes load their data themselves
+        _train(module, record, out, quiet)
 
 
 def _train(module, record, out, quiet):

@@ -1,0 +1,182 @@
+"""The commands do what the contract says, from a folder of pictures to a published encoder."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from command_line import ROOT, TINY, call, start
+from PIL import Image
+
+from tfssl import zoo
+
+SIMCLR = ("pretrain", "image.simclr", *TINY)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on the digits."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done = call(*SIMCLR, "--out", folder)
+    assert done.code == 0, done
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """A folder of three class folders of pictures that differ in colour."""
+    folder = tmp_path_factory.mktemp("classes")
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(("blue", "green", "red")):
+        (folder / name).mkdir()
+        for i in range(12):
+            pixels = generator.integers(0, 100, (10, 10, 3), dtype=np.uint8)
+            pixels[..., 2 - number] += 150
+            Image.fromarray(pixels).save(folder / name / f"{i:02d}.png")
+    return folder
+
+
+def test_list_names_every_method_with_its_paper():
+    done = call("list", "--json")
+    cards = json.loads(done.out)
+    assert done.code == 0 and [card["id"] for card in cards] == zoo.names()
+    for card in cards:
+        for field in ("id", "title", "authors", "venue", "url", "modality", "family"):
+            assert isinstance(card[field], str) and card[field], (card["id"], field)
+        assert isinstance(card["year"], int) and 1980 < card["year"] < 2030
+        assert card["url"].startswith("http") and card["id"].startswith(card["modality"] + ".")
+    plain = call("list").out.splitlines()
+    assert [line.split()[0] for line in plain] == zoo.names()
+
+
+@pytest.mark.parametrize("method", ["image.simclr", "image.rotation", "image.mae"])
+def test_show_draws_what_a_method_sees(method, tmp_path, classes):
+    out = tmp_path / "new folder" / "sheet.png"
+    done = call("show", method, "--data", classes, "--out", out)
+    assert done.code == 0 and done.out.strip() == str(out), done
+    with Image.open(out) as image:
+        assert image.format == "PNG" and min(image.size) > 100
+
+
+def test_a_run_leaves_what_the_contract_names(run):
+    for name in ("encoder/saved_model.pb", "checkpoints", "history.json", "run.json", "logs"):
+        assert (run / name).exists(), name
+    page = (run / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html")
+    history = json.loads((run / "history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2]
+    for row in history:
+        assert {"loss", "seconds", "examples_per_second"} <= set(row)
+        assert all(isinstance(value, (int, float)) for value in row.values())
+    record = json.loads((run / "run.json").read_text())
+    assert record["call"].startswith("tfssl pretrain image.simclr --small --data digits")
+    assert {"versions", "seed", "host", "precision", "strategy", "finished"} <= set(record)
+    assert list(run.glob("logs/**/events.*"))
+
+
+def test_evaluate_writes_the_promised_shape(run, classes, tmp_path):
+    protocols = [word for name in ("knn", "linear", "random") for word in ("--protocol", name)]
+    result = tmp_path / "new" / "r.json"
+    done = call("evaluate", run, "--data", classes, *protocols, "--json", result, "--quiet")
+    assert done.code == 0, done
+    found = json.loads(result.read_text())
+    assert set(found) == {"encoder", "data", "results", "random"}
+    assert found["encoder"] == str(run) and found["data"] == str(classes)
+    for who in ("results", "random"):
+        assert set(found[who]) == {"knn", "linear"}
+        for numbers in found[who].values():
+            assert 0 <= numbers["top1_low"] <= numbers["top1"] <= numbers["top1_high"] <= 1
+        assert found[who]["knn"]["k"] > 0 and found[who]["knn"]["temperature"] == 0.07
+    assert "knn" in done.out and "linear" in done.out and "random" in done.out
+    assert json.loads((run / "evaluation.json").read_text()) == found
+
+
+def test_embed_gives_features_paths_and_indices_of_everything(run, classes, tmp_path):
+    for source, count in ((classes, 36), (f"{classes}@all", 36), ("digits@test", None)):
+        out = tmp_path / "f.npz"
+        done = call("embed", run, source, "--out", out, "--quiet")
+        assert done.code == 0, done
+        arrays = np.load(out)
+        rows, width = arrays["features"].shape
+        assert width == 256 and np.isfinite(arrays["features"]).all()
+        assert len(arrays["paths"]) == len(arrays["index"]) == rows
+        assert len(set(arrays["paths"])) == rows
+        if count:
+            assert rows == count
+            names = {path.relative_to(classes).as_posix() for path in classes.rglob("*.png")}
+            assert set(arrays["paths"]) == names
+
+
+def test_embedding_is_what_the_encoder_gives(run, classes, tmp_path):
+    assert call("embed", run, classes, "--out", tmp_path / "f.npz", "--size", 10).code == 0
+    arrays = np.load(tmp_path / "f.npz")
+    encoder = tf.saved_model.load(str(run / "encoder"))
+    pixels = np.asarray(Image.open(classes / str(arrays["paths"][5])), np.float32) / 255
+    np.testing.assert_allclose(encoder(pixels[None])[0], arrays["features"][5], atol=1e-4)
+
+
+def test_export_makes_a_saved_model_of_a_finished_run(run, tmp_path):
+    dest = tmp_path / "new" / "encoder"
+    done = call("export", run, dest)
+    assert done.code == 0 and done.out.strip() == str(dest)
+    x = tf.random.uniform([2, 16, 16, 3])
+    ours, theirs = (tf.saved_model.load(str(p)) for p in (dest, run / "encoder"))
+    np.testing.assert_array_equal(ours.serve(x), theirs.serve(x))
+    assert call("evaluate", dest, "--data", "digits", "--protocol", "knn").code == 0
+
+
+def test_report_compares_several_runs(run, tmp_path):
+    done = call("report", run, run, "--out", tmp_path / "new" / "r.html")
+    assert done.code == 0, done
+    assert "<html" in (tmp_path / "new" / "r.html").read_text()
+
+
+def test_shards_serve_as_the_folder_they_are_made_of(run, classes, tmp_path):
+    shards = tmp_path / "shards"
+    assert call("ingest", classes, shards, "--quiet").code == 0
+    again = call("ingest", classes, shards, "--quiet")
+    assert again.code == 0, again
+    for source, name in ((classes, "a.npz"), (shards, "b.npz")):
+        assert call("embed", run, f"{source}@train", "--out", tmp_path / name).code == 0
+    ours, theirs = np.load(tmp_path / "b.npz"), np.load(tmp_path / "a.npz")
+    assert list(ours["paths"]) == list(theirs["paths"])
+    # The shards hold JPEGs, so the features are near, not equal.
+    assert np.corrcoef(ours["features"].ravel(), theirs["features"].ravel())[0, 1] > 0.98
+    small = ("--data", shards, "--batch-size", 4, "--epochs", 1, "--out", tmp_path / "run")
+    assert call(*SIMCLR, *small).code == 0
+
+
+def test_minutes_plan_the_epochs_and_the_plan_is_kept(tmp_path):
+    words = ("--small", "--data", "digits", "--size", 8, "--batch-size", 64, "--minutes", 0.1)
+    done = call("pretrain", "image.simclr", *words, "--quiet", "--out", tmp_path / "run")
+    assert done.code == 0, done
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert record["minutes"] == 0.1 and 1 <= len(history) <= record["plan"]["epochs"]
+
+
+def test_python_m_tfssl_is_the_command_line(tmp_path):
+    process = start("pretrain", "image.simclrr", "--data", "digits", "--out", tmp_path / "x")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and not out
+    assert err.strip().splitlines()[-1].endswith("did you mean image.simclr?")
+    assert len(err) <= 600 and "Traceback" not in err
+
+
+def test_a_fault_of_ours_is_not_called_the_callers():
+    from tfssl.cli import console
+
+    assert console.callers_fault(ValueError("shapes differ")) == ""
+    assert console.callers_fault(KeyError("x")) == ""
+
+
+def test_help_names_every_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "tfssl", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0
+    commands = ("list", "show", "pretrain", "evaluate", "embed", "export", "report", "ingest")
+    for command in (*commands, "demo"):
+        assert command in done.stdout

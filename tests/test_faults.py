@@ -1,0 +1,413 @@
+"""Whatever callers do wrong is told in a sentence, with exit code 2, and nothing is lost."""
+
+import json
+import pathlib
+import struct
+import wave
+import zlib
+
+import numpy as np
+import pytest
+from command_line import TINY, call, refused
+from PIL import Image
+
+SIMCLR = ("pretrain", "image.simclr", *TINY)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    done = call(*SIMCLR, "--epochs", 1, "--out", folder)
+    assert done.code == 0, done
+    return folder
+
+
+def noise(number=0, size=(12, 12), channels=3):
+    return np.random.default_rng(number).integers(0, 256, (*size, channels), dtype=np.uint8)
+
+
+def pictures(folder, count=4, first=0, **noisy):
+    """JPEG files of noise in a new folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(first, first + count):
+        Image.fromarray(noise(i, **noisy)).save(folder / f"{i}.jpg")
+    return folder
+
+
+def sound(path, samples, rate=16000):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.asarray(samples) * 32767).astype("<i2").tobytes())
+
+
+def bomb(path, side=30_000):
+    """A PNG of a few bytes that claims to be huge."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(3 * side)))
+        + chunk(b"IEND", b"")
+    )
+
+
+WRONG_OPTIONS = [
+    (["--data", "digits@trian"], "digits@train"),
+    (["--data", "wrold"], "did you mean world"),
+    (["--data", "tfds:nothere"], "tfds:nothere"),
+    (["--data", "tfds:"], "tfds:"),
+    (["--data", "world:nope=3"], "nope"),
+    (["--data", "world:n"], "world:n"),
+    (["--data", "x" * 5000], "too long"),
+    (["--data", "digits@val"], "@train"),
+    (["--encoder", "resnet99"], "did you mean resnet9"),
+    (["--encoder", "audio_cnn"], ["--encoder audio_cnn", "resnet9"]),
+    (["--encoder", "cnn3d"], "--encoder cnn3d"),
+    (["--encoder", "text_bag"], "--encoder text_bag"),
+    (["--encoder", "flownet_s"], "--encoder flownet_s"),
+    (["--encoder", "vit_mini", "--size", "30"], "size 30"),
+    (["--size", "4"], "--size"),
+    (["--size", "-8"], "--size"),
+    (["--epochs", "0"], "--epochs"),
+    (["--epochs", "1.5"], "--epochs"),
+    (["--batch-size", "0"], "--batch-size"),
+    (["--batch-size", "5000"], ["5000", "1617"]),
+    (["--steps-per-epoch", "0"], "--steps-per-epoch"),
+    (["--minutes", "nan"], "--minutes"),
+    (["--minutes", "inf"], "--minutes"),
+    (["--minutes", "-1"], "--minutes"),
+    (["--seed", "-1"], "--seed"),
+    (["--seed", "99999999999"], "--seed"),
+    (["--seed", "x"], "--seed"),
+    (["--max-broken", "nan"], "--max-broken"),
+    (["--max-broken", "2"], "--max-broken"),
+    (["--precision", "float8"], ["--precision", "float32"]),
+    (["--strategy", "tpu"], ["--strategy", "mirrored"]),
+    (["--strategy", "multiworker"], "TF_CONFIG"),
+    (["--epohcs", "2"], "--epochs"),
+    (["--set", "foo"], "key=value"),
+    (["--set", "=3"], "--set"),
+    (["--set", "foo=1"], ["foo", "temperature"]),
+    (["--set", "temprature=1"], "did you mean temperature"),
+    (["--set", "epochs=x"], "epochs"),
+    (["--set", "epochs=0"], "epochs"),
+    (["--set", "epochs=-3"], "epochs"),
+    (["--set", "batch_size=0"], "batch_size"),
+    (["--set", "size=0"], "size"),
+    (["--set", "size="], "size"),
+    (["--set", "seed=1.5"], "seed"),
+    (["--set", "seed=-1"], "seed"),
+    (["--set", "temperature=nan"], "temperature"),
+    (["--set", "temperature=inf"], "temperature"),
+    (["--set", "temperature=-1"], "temperature"),
+    (["--set", "learning_rate=fast"], "learning_rate"),
+    (["--set", "encoder=resnet99"], "resnet9"),
+    (["--set", "data=nope"], "nope"),
+]
+
+
+@pytest.mark.parametrize(
+    "words, naming", WRONG_OPTIONS, ids=[" ".join(w)[:40] for w, _ in WRONG_OPTIONS]
+)
+def test_a_wrong_option_is_named_and_leaves_no_folder(words, naming, out):
+    refused(*SIMCLR, "--out", out, *words, naming=naming)
+    assert not out.exists()
+
+
+def test_what_is_missing_is_named(out):
+    refused("pretrain", "image.simclr", "--data", "digits", naming="--out")
+    refused("pretrain", "image.simclr", "--out", out, naming="--data")
+    refused("pretrain", naming="method")
+    refused("evaluate", out, "--data", "digits", naming="--protocol")
+    refused("evaluate", out, "--protocol", "knn", naming="--data")
+    refused("report", naming="runs")
+    assert not out.exists()
+
+
+def test_unknown_names_suggest_the_nearest(out):
+    for name in ("image.simclrr", "simclr", "image.SimCLR"):
+        refused("pretrain", name, "--data", "digits", "--out", out, naming="image.simclr")
+        refused("show", name, "--data", "digits", "--out", out, naming="image.simclr")
+    refused("evaluate", out, "--data", "digits", "--protocol", "knnn", naming="mean knn")
+    refused("pretrian", naming="pretrian")
+
+
+def test_mae_says_that_it_needs_a_transformer(out):
+    refused("pretrain", "image.mae", *TINY, "--encoder", "resnet9", "--out", out, naming="vit_")
+    assert not out.exists()
+
+
+def test_a_foreign_folder_is_refused_and_untouched(tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    source = pictures(tmp_path / "pictures")
+    refused(*SIMCLR, "--out", folder, naming=folder)
+    refused("ingest", source, folder, naming=folder)
+    refused(*SIMCLR, "--out", folder / "thesis.txt", naming="thesis.txt")
+    refused(*SIMCLR, "--out", folder / "thesis.txt" / "run", naming="thesis.txt")
+    refused("ingest", source, folder / "thesis.txt", naming="thesis.txt")
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("where", ["/proc/run", "/dev/null/run", "/sys/run"])
+def test_a_folder_that_cannot_be_written_is_refused(where):
+    if not pathlib.Path(where).parts[1:] or not pathlib.Path("/proc").exists():
+        pytest.skip("no such system")
+    refused(*SIMCLR, "--out", where, naming=where)
+
+
+def test_too_long_and_impossible_paths_are_refused(tmp_path):
+    refused(*SIMCLR, "--out", tmp_path / ("x" * 300))
+    refused(*SIMCLR, "--out", tmp_path / "run", "--data", "a\0b")
+
+
+def test_empty_and_missing_folders_are_refused(tmp_path, out):
+    (tmp_path / "empty").mkdir()
+    for command in (SIMCLR, ("show", "image.simclr")):
+        end = ["--out", out if command is SIMCLR else tmp_path / "a.png"]
+        refused(*command, "--data", tmp_path / "empty", *end, naming="empty")
+        refused(*command, "--data", tmp_path / "nowhere", *end, naming="nowhere")
+    refused("ingest", tmp_path / "empty", out, naming="empty")
+    refused("ingest", tmp_path / "nowhere", out, naming="nowhere")
+    assert not out.exists() and not (tmp_path / "a.png").exists()
+
+
+def test_files_that_are_not_what_their_name_says_are_refused(tmp_path, out):
+    pictures(tmp_path / "one", 1)
+    refused(*SIMCLR, "--data", tmp_path / "one" / "0.jpg", "--out", out, naming="0.jpg")
+    for name, content, naming in (
+        ("wrong.csv", b"a,b\n1,2\n", "a, b"),
+        ("empty.csv", b"", "empty.csv"),
+        ("words.csv", b"caption\nhello\nworld\n", "image"),
+        ("binary.csv", b"\xff\xfe\x00image\n\xff", "UTF-8"),
+        ("gone.csv", b"image\ngone.jpg\n", "gone.jpg"),
+        ("hole.csv", b"image,caption\n,x\n", ["hole.csv", "image"]),
+        ("cut.jsonl", b'{"image": \n', "row 1"),
+        ("list.jsonl", b"[1, 2]\n", "row 1"),
+        ("readme.md", b"# hello", "readme.md"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        refused(*SIMCLR, "--data", tmp_path / name, "--out", out, naming=naming)
+    assert not out.exists()
+
+
+def test_broken_files_among_good_ones_are_skipped_listed_and_counted(tmp_path, out):
+    folder = pictures(tmp_path / "pictures", 8)
+    whole = (folder / "0.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.png").touch()
+    (folder / "text.jpg").write_text("I am no picture")
+    bomb(folder / "bomb.png")
+    few = ("--data", folder, "--batch-size", 4)
+    refused(*SIMCLR, *few, "--max-broken", 0.2, "--out", out, naming=["--max-broken", "4 of 12"])
+    assert not out.exists()
+    done = call(*SIMCLR, *few, "--epochs", 1, "--out", out)
+    assert done.code == 0, done
+    for name in ("cut.jpg", "empty.png", "text.jpg", "bomb.png"):
+        assert f"broken: {name}: " in done.err
+    assert "4 of 12 files are broken and were skipped." in done.err
+    ingested = call("ingest", folder, tmp_path / "shards", "--quiet")
+    assert ingested.code == 0, ingested
+    for line in done.err.strip().splitlines():
+        assert line in ingested.out + ingested.err
+
+
+def test_a_source_that_is_mostly_broken_is_refused(tmp_path, out):
+    folder = pictures(tmp_path / "pictures", 2)
+    for i in range(3):
+        (folder / f"broken{i}.jpg").write_bytes(b"xxxx")
+    few = ("--data", folder, "--batch-size", 2)
+    for words in ([*SIMCLR, *few, "--out", out], ["ingest", folder, out]):
+        listing = words[0] == "ingest"
+        refused(*words, naming=["3 of 5", "--max-broken", "broken0.jpg"], listing=listing)
+        assert not out.exists()
+    refused(
+        *SIMCLR,
+        *few,
+        "--max-broken",
+        1,
+        "--batch-size",
+        64,
+        "--out",
+        out,
+        naming="64",
+        listing=True,
+    )
+
+
+def test_every_sort_of_picture_trains(tmp_path, out):
+    folder = tmp_path / "Bilder für mich, 写真"
+    folder.mkdir()
+    colour = Image.fromarray(noise(0, (20, 14)))
+    colour.convert("L").save(folder / "grey.jpg")
+    colour.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(noise(1).astype(np.uint16)[..., 0] * 257).save(folder / "sixteen bits.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colour.save(folder / "gedreht ☂.jpg", exif=exif)
+    frames = [Image.fromarray(noise(i)) for i in range(3)]
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    colour.convert("RGBA").save(folder / "clear.png")
+    Image.fromarray(noise(2, (1, 1))).save(folder / "1x1.png")
+    colour.save(folder / "-rf.webp")
+    done = call(*SIMCLR, "--data", folder, "--batch-size", 4, "--epochs", 1, "--out", out)
+    assert done.code == 0 and not done.err, done
+    found = call("embed", out, f"{folder}@all", "--out", tmp_path / "f.npz", "--quiet")
+    assert found.code == 0, found
+    arrays = np.load(tmp_path / "f.npz")
+    assert sorted(arrays["paths"]) == sorted(path.name for path in folder.iterdir())
+    assert np.isfinite(arrays["features"]).all()
+
+
+def test_one_image_is_told_to_take_a_batch_of_one(tmp_path, out):
+    folder = pictures(tmp_path / "one", 1)
+    refused(*SIMCLR, "--data", folder, "--out", out, naming=["1 example", "at most 1"])
+    assert call("show", "image.simclr", "--data", folder, "--out", tmp_path / "a.png").code == 0
+
+
+def test_one_image_trains_in_a_batch_of_one(tmp_path, out):
+    folder = pictures(tmp_path / "one", 1)
+    small = ("--batch-size", 1, "--epochs", 1, "--out", out)
+    done = call("pretrain", "image.rotation", *TINY, "--data", folder, *small)
+    assert done.code == 0, done
+
+
+def test_a_source_of_another_kind_is_refused(tmp_path, out):
+    (tmp_path / "sounds").mkdir()
+    for i in range(3):
+        sound(tmp_path / "sounds" / f"{i}.wav", np.sin(np.arange(8000) * 0.1))
+    refused(*SIMCLR, "--data", tmp_path / "sounds", "--out", out, naming=["sounds", "image"])
+    assert not out.exists()
+
+
+def test_silent_and_unreadable_sounds_are_broken_files(tmp_path, out):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for i in range(4):
+        sound(folder / f"{i}.wav", np.sin(np.arange(8000) * 0.1 * (i + 1)))
+    sound(folder / "silent.wav", np.zeros(8000))
+    nan = np.full(8000, np.nan, "<f4").tobytes()
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 3, 1, 16000, 64000, 4, 32)
+    body = b"WAVE" + form + b"data" + struct.pack("<I", len(nan)) + nan
+    (folder / "nan.wav").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    (folder / "empty.mp4").touch()
+    done = call("ingest", folder, out, "--quiet")
+    assert done.code == 0, done
+    told = done.out + done.err
+    assert "broken: silent.wav: it is silent" in told and "broken: nan.wav" in told
+    assert "broken: empty.mp4" in told and "3 of 7 files are broken" in told
+
+
+def test_labelled_protocols_refuse_data_without_labels(run, tmp_path):
+    flat = pictures(tmp_path / "flat", 30)
+    words = ("evaluate", run, "--data", flat, "--protocol", "knn")
+    refused(*words, naming=["flat", "label"])
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    refused(*words, "--json", tmp_path / "r.json", naming="label")
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_evaluating_something_that_is_no_encoder_is_refused(tmp_path, run):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "saved_model.pb").write_bytes(b"no protocol buffer")
+    some = pictures(tmp_path / "pictures")
+    for path in (tmp_path / "nowhere", tmp_path / "file", tmp_path / "fake", some):
+        refused("evaluate", path, "--data", "digits", "--protocol", "knn", naming=path)
+        refused("embed", path, "digits", "--out", tmp_path / "f.npz", naming=path)
+        refused("export", path, tmp_path / "dest", naming=path)
+        refused("report", path, "--out", tmp_path / "r.html", naming=path)
+    refused("export", run, tmp_path / "dest", "--name", "ears", naming=["ears", "encoder"])
+    for name in ("f.npz", "dest", "r.html"):
+        assert not (tmp_path / name).exists()
+
+
+def test_a_tampered_encoder_is_refused(run, tmp_path):
+    dest = tmp_path / "dest"
+    assert call("export", run, dest).code == 0
+    for name in ("saved_model.pb", "card.md", "variables/variables.index"):
+        whole = (dest / name).read_bytes()
+        (dest / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        words = ("evaluate", dest, "--data", "digits", "--protocol", "knn")
+        refused(*words, naming=[name, "sha256"])
+        refused("embed", dest, "digits", "--out", tmp_path / "f.npz", naming=name)
+        (dest / name).write_bytes(whole)
+    (dest / "manifest.json").unlink()
+    refused("embed", dest, "digits", "--out", tmp_path / "f.npz", naming="manifest.json")
+
+
+def test_results_go_to_files_of_the_right_name(run, tmp_path):
+    some = pictures(tmp_path / "pictures")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "x").touch()
+    refused("embed", run, some, "--out", tmp_path / "f.csv", naming=".npz")
+    refused("show", "image.simclr", "--data", "digits", "--out", tmp_path / "a.jpg", naming=".png")
+    refused("export", run, tmp_path / "theirs", naming="theirs")
+    for name in ("f.npz", "a.png", "r.html"):
+        (tmp_path / name).mkdir()
+    refused("embed", run, some, "--out", tmp_path / "f.npz", naming="f.npz")
+    refused("show", "image.simclr", "--data", "digits", "--out", tmp_path / "a.png", naming="a.png")
+    refused("report", run, "--out", tmp_path / "r.html", naming="r.html")
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["x"]
+
+
+def test_resuming_with_other_options_names_the_option(run):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    same = (*SIMCLR, "--epochs", 1, "--out", run)
+    for words, naming in (
+        (["--epochs", 2], "epochs"),
+        (["--batch-size", 8], "batch_size"),
+        (["--seed", 1], "seed"),
+        (["--set", "temperature=0.5"], "temperature"),
+        (["--precision", "mixed_bfloat16"], "precision"),
+        (["--steps-per-epoch", 3], "steps_per_epoch"),
+        (["--data", "digits@test"], "data"),
+    ):
+        refused(*same, *words, naming=naming)
+    refused("pretrain", "image.rotation", *TINY, "--epochs", 1, "--out", run, naming="method")
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def test_a_damaged_run_folder_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    refused(*SIMCLR, "--out", tmp_path, naming="run.json")
+    refused("export", tmp_path, tmp_path / "dest", naming="run.json")
+
+
+def test_a_loss_that_is_no_number_publishes_nothing(out):
+    done = call(*SIMCLR, "--set", "temperature=0", "--out", out)
+    assert done.code == 2 and "learning_rate" in done.err and "Traceback" not in done.err, done
+    assert not (out / "encoder").exists()
+    assert not json.loads((out / "run.json").read_text())["finished"]
+
+
+def test_damaged_shards_are_named(tmp_path, out):
+    shards = tmp_path / "shards"
+    assert call("ingest", pictures(tmp_path / "pictures", 12), shards, "--quiet").code == 0
+    words = (*SIMCLR, "--data", shards, "--batch-size", 4, "--out", out)
+    shard = max(shards.rglob("*.tfrecord*"), key=lambda path: path.stat().st_size)
+    whole = shard.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:200] + b"XXXX" + whole[204:]):
+        shard.write_bytes(content)
+        refused(*words, naming=shard.name)
+    shard.unlink()
+    refused(*words, naming=shard.name)
+    assert not out.exists()
+    (shards / "dataset_info.json").write_text("{")
+    refused(*words, naming="shards")
