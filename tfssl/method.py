@@ -166,7 +166,7 @@ class MultiTask(Method):
     def metrics(self):
         """Keras leaves out the metrics of nested models; ours are listed again."""
         own = list(super().metrics)
-        seen = {id(metric) for metric in own}
+        seen = set(map(id, own))
         nested = [m for task in self.tasks.values() for m in task._metrics if id(m) not in seen]
         return own + nested
 

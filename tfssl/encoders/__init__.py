@@ -12,6 +12,7 @@ from tfssl.errors import BadInput
 
 _HOME = {
     "alexnet": "image",
+    "conv4": "image",
     "resnet9": "image",
     "resnet18": "image",
     "resnet50": "image",

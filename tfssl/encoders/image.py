@@ -91,6 +91,20 @@ def resnet50(size=224):
     return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), size)
 
 
+def conv4():
+    """Four strided convolutions: images [B, H, W, 3] in [0, 1] -> [B, 256], 0.39 M parameters.
+
+    For 32 to 64 px and a minute: some ten times as quick as `resnet9`, and not as good. Taps:
+    c1..c4, each half the side of the one before, of 32, 64, 128 and 256 channels.
+    """
+    image = keras.Input((None, None, 3), name="image")
+    x = normalise(image)
+    for stage, filters in enumerate((32, 64, 128, 256), 1):
+        x = _relu(_convolve(x, filters, 3, f"stage_{stage}", 2), f"c{stage}")
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(image, pooled, name="conv4")
+
+
 def resnet9(size=32):
     """A small ResNet of eight convolutions: images [B, H, W, 3] in [0, 1] -> [B, 256].
 
