@@ -19,11 +19,11 @@ from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import contrastive_view
 
 
-def views(examples, seed, size=224, strength=1.0, blur=0.5):
+def views(examples, seed, size=224, area=(0.08, 1.0), strength=1.0, blur=0.5):
     """Two views on axis 1: float32 [B, 2, size, size, 3].
 
-    Section 3 and appendix A: crop, flip, colour jitter of `strength`, grey, blur with
-    probability `blur` (CIFAR: strength 0.5, no blur).
+    Section 3 and appendix A: crop of a share `area`, flip, colour jitter of `strength`, grey,
+    blur with probability `blur` (CIFAR: strength 0.5, no blur).
     """
     return tf.stack(
         [
@@ -31,6 +31,7 @@ def views(examples, seed, size=224, strength=1.0, blur=0.5):
                 examples["image"],
                 size,
                 view_seed,
+                area=area,
                 brightness=0.8 * strength,
                 contrast=0.8 * strength,
                 saturation=0.8 * strength,
@@ -70,12 +71,13 @@ def recipe(
     warmup_epochs=10,
     weight_decay=1e-6,  # the released commands say 1e-4
     temperature=0.1,
+    area=(0.08, 1.0),
     strength=1.0,
     blur=0.5,
     seed=0,
 ):
     """The paper's ImageNet run (section 2.2, appendix B.6)."""
-    view = functools.partial(views, size=size, strength=strength, blur=blur)
+    view = functools.partial(views, size=size, area=area, strength=strength, blur=blur)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = SimCLR(encoders.get(encoder, size=size), temperature)
     steps = dataset.steps * epochs
@@ -94,6 +96,7 @@ SMALL = dict(
     epochs=20,
     learning_rate=3.0,
     temperature=0.2,
+    area=(0.2, 1.0),
     strength=0.5,
     blur=0.0,
 )
