@@ -121,13 +121,13 @@ def _stops_where(condition, function):
 MOMENTS = (
     in_a_step,
     before_a_checkpoint_is_named,
-    before_history_is_written,
-    in_the_export,
+    pytest.param(before_history_is_written, marks=pytest.mark.slow),
+    pytest.param(in_the_export, marks=pytest.mark.slow),
     before_it_is_called_finished,
 )
 
 
-@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.__name__)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_an_interrupted_run_continues_to_the_same_bits(moment, undisturbed, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         moment(patch)
@@ -189,7 +189,13 @@ def test_lost_checkpoints_or_encoders_are_made_again(tmp_path, undisturbed):
     same(left(out), left(undisturbed))
 
 
-@pytest.mark.parametrize("method, data", [("image.rotation", "folder"), ("image.moco", "digits")])
+@pytest.mark.parametrize(
+    "method, data",
+    [
+        ("image.rotation", "folder"),
+        pytest.param("image.moco", "digits", marks=pytest.mark.slow),
+    ],
+)
 def test_passes_that_end_within_an_epoch_and_images_of_several_sizes(method, data, tmp_path):
     if data == "folder":
         folder = tmp_path / "pictures"
@@ -276,7 +282,9 @@ def test_sigkill_at_any_time(delay, tmp_path, undisturbed):
     same(left(out), left(undisturbed))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_a_run_with_a_sentence(number, tmp_path, undisturbed):
     out = tmp_path / "run"
     process = start(*words(out))
