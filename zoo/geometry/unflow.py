@@ -193,8 +193,8 @@ SMALL = dict(
     size=64,
     batch_size=8,
     epochs=47,  # some 1,500 steps
-    learning_rate=1e-3,
-    width=8,
+    learning_rate=2e-3,
+    width=16,
     weights=WEIGHTS[:3],
     radii=(2, 1, 1),
 )
