@@ -195,7 +195,6 @@ def _float32(tensor):
 
 def _reducible(logs):
     """Several workers' logs are joined along axis 0, which scalars do not have."""
-    strategy = tf.distribute.get_strategy()
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
     return logs

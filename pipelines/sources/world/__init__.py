@@ -52,12 +52,18 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.pipelines.errors import BadInput
-
-from . import render as _render
-from . import shortcuts, sound
-from .captions import ACTIONS, COLLIDES, COLOURS, LANGUAGES, MATERIALS, caption
-from .scene import OBJECTS, Scene
-from .shapes import CLASSES
+from tfssl.pipelines.sources.world import render as _render
+from tfssl.pipelines.sources.world import shortcuts, sound
+from tfssl.pipelines.sources.world.captions import (
+    ACTIONS,
+    COLLIDES,
+    COLOURS,
+    LANGUAGES,
+    MATERIALS,
+    caption,
+)
+from tfssl.pipelines.sources.world.scene import OBJECTS, Scene
+from tfssl.pipelines.sources.world.shapes import CLASSES
 
 __all__ = [
     "ACTIONS",

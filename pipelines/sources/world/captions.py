@@ -1,6 +1,6 @@
 """One sentence about a scene in English, German and Spanish, with the genders and cases right."""
 
-from .shapes import CLASSES
+from tfssl.pipelines.sources.world.shapes import CLASSES
 
 ACTIONS = ("falls", "bounces", "rolls", "slides", "collides", "rises")
 MATERIALS = ("wood", "metal", "rubber", "stone", "plastic")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .shapes import intersect, normal
+from tfssl.pipelines.sources.world.shapes import intersect, normal
 
 _SUB = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]], np.float32)
 _CROPS = (8, 12, 16, 20, 26, 32, 40, 52, 64)  # in 64ths of the image: sizes rendered together

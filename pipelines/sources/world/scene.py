@@ -10,8 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .captions import ACTIONS, COLLIDES
-from .shapes import BALL, BOUND, CLASSES, CUBE, DUMBBELL, OCTAHEDRON, ROLLERS, support
+from tfssl.pipelines.sources.world.captions import ACTIONS, COLLIDES
+from tfssl.pipelines.sources.world.shapes import (
+    BALL,
+    BOUND,
+    CLASSES,
+    CUBE,
+    DUMBBELL,
+    OCTAHEDRON,
+    ROLLERS,
+    support,
+)
 
 OBJECTS = 3  # the thing the label names, and up to two others (one may be a lifting platform)
 GRAVITY = 9.81

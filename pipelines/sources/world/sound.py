@@ -6,7 +6,7 @@ Sound is taken to arrive at once: at these distances it is at most a quarter of 
 
 import numpy as np
 
-from .scene import PLATFORM
+from tfssl.pipelines.sources.world.scene import PLATFORM
 
 SAMPLE_RATE = 16_000
 #           ball  cube  cylinder cone octahedron ring dumbbell cross: pitch in Hz at 0.65 m
