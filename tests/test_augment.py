@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl.pipelines.augment import audio, image, text, video
+from tfssl.pipelines.augment import audio, image, policies, text, video
 
 SEED = tf.constant([3, 5])
 GREY = np.array([0.299, 0.587, 0.114])
@@ -46,7 +46,7 @@ RANDOM = {
     "gaussian_blur": image.gaussian_blur,
     "solarise": lambda x, s: image.solarise(x, s, probability=0.5),
     "contrastive_view": lambda x, s: image.contrastive_view(x, 24, s, solarisation=0.2),
-    "rand_augment": lambda x, s: image.rand_augment(
+    "rand_augment": lambda x, s: policies.rand_augment(
         x, s, operations=("Rotate", "Color", "ShearX", "TranslateY", "Cutout", "Sharpness")
     ),
 }
@@ -344,26 +344,26 @@ def test_dropped_colour_leaves_one_channel_without_its_mean():
 
 def test_rand_augment_applies_what_it_names():
     x = pictures(8)
-    inverted = image.rand_augment(x, SEED, layers=1, operations=("Invert",))
+    inverted = policies.rand_augment(x, SEED, layers=1, operations=("Invert",))
     np.testing.assert_allclose(inverted, 1 - x / 255, atol=1e-6)
-    holes = np.asarray(image.rand_augment(x, SEED, layers=1, operations=("Cutout",)))
+    holes = np.asarray(policies.rand_augment(x, SEED, layers=1, operations=("Cutout",)))
     changed = np.abs(holes - x / 255).max(-1) > 1e-6
     side = 2 * int(40 * 32 / 224)
     assert 0 < changed.sum((1, 2)).max() <= side**2
     with pytest.raises(ValueError, match="no operation is called 'Blur'"):
-        image.rand_augment(x, SEED, operations=("Blur",))
+        policies.rand_augment(x, SEED, operations=("Blur",))
 
 
 @pytest.mark.slow
 def test_auto_augment_repeats_under_its_seed_and_names_its_policies():
     x = pictures(16)
-    augment = tf.function(image.auto_augment)
+    augment = tf.function(policies.auto_augment)
     first = augment(x, SEED)
     assert first.dtype == tf.float32 and float(tf.reduce_max(first)) <= 1
     np.testing.assert_array_equal(first, augment(x, SEED))
     assert not np.array_equal(first, augment(x, tf.constant([3, 6])))
     with pytest.raises(ValueError, match="reduced_cifar10"):
-        image.auto_augment(x, SEED, policy="v9")
+        policies.auto_augment(x, SEED, policy="v9")
 
 
 def test_each_frame_draws_for_every_frame():

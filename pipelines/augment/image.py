@@ -29,7 +29,7 @@ def _white(images):
     return float(images.dtype.max) if images.dtype.is_integer else 1.0
 
 
-def _fold(images):
+def fold(images):
     """Images [B, ..., H, W, C] as [N, H, W, C], and how many frames each example has."""
     images = tf.convert_to_tensor(images)
     if images.shape.rank == 4:
@@ -43,13 +43,13 @@ def _fold(images):
     return folded, frames
 
 
-def _batch(images):
+def examples_in(images):
     """The number of examples, static where known: TensorFlow's planner complains otherwise."""
     return images.shape[0] or tf.shape(images)[0]
 
 
-def _unfold(folded, images):
-    """The inverse of _fold; height, width and channels may have changed."""
+def unfold(folded, images):
+    """The inverse of fold; height, width and channels may have changed."""
     if images.shape.rank == 4:
         folded.set_shape([images.shape[0], *folded.shape[1:]])
         return folded
@@ -59,28 +59,28 @@ def _unfold(folded, images):
     return result
 
 
-def _each_frame(draws, frames):
+def for_frames(draws, frames):
     """Draws [B, ...] repeated for every frame [B * T, ...]."""
     return draws if isinstance(frames, int) and frames == 1 else tf.repeat(draws, frames, axis=0)
 
 
-def _uniform(seed, images, *shape):
-    return tf.random.stateless_uniform([_batch(images), *shape], seed)
+def uniform(seed, images, *shape):
+    return tf.random.stateless_uniform([examples_in(images), *shape], seed)
 
 
 def _chosen(seed, images, probability):
     """Which examples get it: bool [B, 1, ..., 1], of the rank of images."""
-    chosen = _uniform(seed, images) < probability
+    chosen = uniform(seed, images) < probability
     return tf.reshape(chosen, [-1] + [1] * (images.shape.rank - 1))
 
 
 def resize(images, size):
     """Stretched to [B, size, size, 3], antialiased bilinear; the aspect ratio is not kept."""
     images = tf.convert_to_tensor(images)
-    folded, _ = _fold(images)
+    folded, _ = fold(images)
     # The kernel's weights sum to 1 within rounding only.
     resized = tf.image.resize(folded, [size, size], antialias=True) * (1 / _white(images))
-    return _unfold(tf.clip_by_value(resized, 0.0, 1.0), images)
+    return unfold(tf.clip_by_value(resized, 0.0, 1.0), images)
 
 
 def centre_crop(images, size, fraction=1.0):
@@ -89,14 +89,14 @@ def centre_crop(images, size, fraction=1.0):
     Antialiased bilinear. `fraction=0.875` is the classic crop of 224 from 256.
     """
     images = tf.convert_to_tensor(images)
-    folded, _ = _fold(images)
+    folded, _ = fold(images)
     height, width = tf.shape(folded)[1], tf.shape(folded)[2]
     shorter = tf.cast(tf.minimum(height, width), tf.float32)
     side = tf.maximum(tf.cast(tf.round(shorter * fraction), tf.int32), 1)
     top, left = (height - side) // 2, (width - side) // 2
     square = folded[:, top : top + side, left : left + side]
     resized = tf.image.resize(square, [size, size], antialias=True) * (1 / _white(images))
-    return _unfold(tf.clip_by_value(resized, 0.0, 1.0), images)
+    return unfold(tf.clip_by_value(resized, 0.0, 1.0), images)
 
 
 def crop_boxes(height, width, batch, seed, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3)):
@@ -132,12 +132,12 @@ def crop(images, boxes, size, flip=None):
     not alias. Positions in the outer half pixel of the image are moved inside it.
     """
     images = tf.convert_to_tensor(images)
-    return _unfold(_crop(images, boxes, size, flip) * (1 / _white(images)), images)
+    return unfold(_crop(images, boxes, size, flip) * (1 / _white(images)), images)
 
 
 def _crop(images, boxes, size, flip):
     """Crops of the folded images, still in the units of the input."""
-    folded, frames = _fold(images)
+    folded, frames = fold(images)
     static = folded.shape[1:3].as_list()
     dense = 1
     if None in static or max(static) >= 3 * size:
@@ -156,11 +156,11 @@ def _crop(images, boxes, size, flip):
         mirrored = tf.stack([tf.zeros_like(flip), flip], axis=1)
         first, last = tf.where(mirrored, last, first), tf.where(mirrored, first, last)
     ends = tf.concat([first, last], axis=1) / tf.tile(tf.maximum(extent - 1, 1.0), [2])
-    ends = tf.maximum(_each_frame(ends, frames), 0.0)
+    ends = tf.maximum(for_frames(ends, frames), 0.0)
     # Half as fast again on floats as on bytes, and two views share the cast.
     folded = tf.cast(folded, tf.float32)
     sides = [size * dense] * 2
-    crops = tf.image.crop_and_resize(folded, ends, tf.range(_batch(folded)), sides)
+    crops = tf.image.crop_and_resize(folded, ends, tf.range(examples_in(folded)), sides)
     if not isinstance(dense, int):
         crops = tf.cond(dense > 1, lambda: _average(crops, size, dense), lambda: crops)
     crops.set_shape([folded.shape[0], size, size, folded.shape[3]])
@@ -177,8 +177,8 @@ def _average(images, size, dense):
 def _draw_crop(images, seed, area, aspect, flip):
     seeds = tf.random.split(seed, 2)
     height, width = tf.shape(images)[-3], tf.shape(images)[-2]
-    boxes = crop_boxes(height, width, _batch(images), seeds[0], area, aspect)
-    return boxes, _uniform(seeds[1], images) < flip
+    boxes = crop_boxes(height, width, examples_in(images), seeds[0], area, aspect)
+    return boxes, uniform(seeds[1], images) < flip
 
 
 def random_resized_crop(images, size, seed, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), flip=0.5):
@@ -197,7 +197,7 @@ def random_crop_with_padding(images, size, seed, padding=4):
     The usual CIFAR crop: pad 4, crop 32. No interpolation. Raises where the frame is too small.
     """
     images = tf.convert_to_tensor(images)
-    folded, frames = _fold(images)
+    folded, frames = fold(images)
     framed = tf.pad(folded, [[0, 0], [padding] * 2, [padding] * 2, [0, 0]])
     room = tf.shape(framed)[1:3] - size
     known = [s + 2 * padding - size for s in folded.shape[1:3] if s is not None]
@@ -205,13 +205,13 @@ def random_crop_with_padding(images, size, seed, padding=4):
         raise ValueError(
             f"a crop of {size} px does not fit {folded.shape[1:3]} px framed with {padding}"
         )
-    corner = _uniform(seed, images, 2) * tf.cast(room + 1, tf.float32)
-    corner = _each_frame(tf.minimum(tf.cast(corner, tf.int32), room), frames)  # [N, 2]
+    corner = uniform(seed, images, 2) * tf.cast(room + 1, tf.float32)
+    corner = for_frames(tf.minimum(tf.cast(corner, tf.int32), room), frames)  # [N, 2]
     for axis in (1, 2):
         window = corner[:, axis - 1, None] + tf.range(size)
         framed = tf.gather(framed, window, axis=axis, batch_dims=1)
     framed.set_shape([folded.shape[0], size, size, folded.shape[3]])
-    return _unfold(to_float(framed), images)
+    return unfold(to_float(framed), images)
 
 
 def random_flip(images, seed, probability=0.5):
@@ -350,9 +350,9 @@ def colour_jitter(
     matrix, offset = _jitter(
         _mean_colour(images), seed, brightness, contrast, saturation, hue, probability
     )
-    folded, frames = _fold(images)
-    matrix, offset = _each_frame(matrix, frames), _each_frame(offset, frames)
-    return _unfold(_recolour(folded, matrix, offset), images)
+    folded, frames = fold(images)
+    matrix, offset = for_frames(matrix, frames), for_frames(offset, frames)
+    return unfold(_recolour(folded, matrix, offset), images)
 
 
 def random_greyscale(images, seed, probability=0.2):
@@ -402,18 +402,18 @@ def gaussian_blur(images, seed, sigma=(0.1, 2.0), probability=0.5, kernel=None):
     at 32 px). Edges are mirrored. Height and width must be static.
     """
     images = to_float(images)
-    folded, frames = _fold(images)
+    folded, frames = fold(images)
     if kernel is None:
         kernel = default_kernel(folded.shape[1])
-    u = _uniform(seed, images, 2)
-    sigmas = _each_frame(sigma[0] + u[:, 0] * (sigma[1] - sigma[0]), frames)
+    u = uniform(seed, images, 2)
+    sigmas = for_frames(sigma[0] + u[:, 0] * (sigma[1] - sigma[0]), frames)
     if probability == 1:
-        return _unfold(_blur(folded, sigmas, kernel), images)
-    chosen = tf.where(_each_frame(u[:, 1] < probability, frames))  # [M, 1]
+        return unfold(_blur(folded, sigmas, kernel), images)
+    chosen = tf.where(for_frames(u[:, 1] < probability, frames))  # [M, 1]
     some = tf.gather_nd(folded, chosen)
     some.set_shape([None, *folded.shape[1:]])
     some = _blur(some, tf.gather_nd(sigmas, chosen), kernel)
-    return _unfold(tf.tensor_scatter_nd_update(folded, chosen, some), images)
+    return unfold(tf.tensor_scatter_nd_update(folded, chosen, some), images)
 
 
 def default_kernel(height):
@@ -458,13 +458,13 @@ def contrastive_view(
     seeds = tf.random.split(seed, 5)
     boxes, mirrored = _draw_crop(images, seeds[0], area, aspect, flip)
     crops = _crop(images, boxes, size, mirrored)  # in the units of the input
-    _, frames = _fold(images)
+    _, frames = fold(images)
     white = _white(images)
-    mean = _mean_colour(_unfold(crops, images)) / white
+    mean = _mean_colour(unfold(crops, images)) / white
     matrix, offset = _jitter(mean, seeds[1], brightness, contrast, saturation, hue, jitter)
     matrix, offset = _grey_some(matrix, offset, seeds[2], grey)
-    matrix, offset = _each_frame(matrix / white, frames), _each_frame(offset, frames)
-    views = _unfold(_recolour(crops, matrix, offset), images)
+    matrix, offset = for_frames(matrix / white, frames), for_frames(offset, frames)
+    views = unfold(_recolour(crops, matrix, offset), images)
     if blur > 0:
         views = gaussian_blur(views, seeds[3], sigma, blur)
     if solarisation > 0:
@@ -508,140 +508,3 @@ def drop_colour(images, seed):
     noise = tf.random.stateless_uniform(tf.shape(images), seeds[1], -0.5, 0.5) / 255
     centred = images - tf.reduce_mean(images, axis=[-3, -2], keepdims=True)
     return tf.where(kept, centred, noise)
-
-
-# The sixteen operations of RandAugment, in the order of official.vision.ops.augment.
-OPERATIONS = (
-    "AutoContrast",
-    "Equalize",
-    "Invert",
-    "Rotate",
-    "Posterize",
-    "Solarize",
-    "Color",
-    "Contrast",
-    "Brightness",
-    "Sharpness",
-    "ShearX",
-    "ShearY",
-    "TranslateX",
-    "TranslateY",
-    "Cutout",
-    "SolarizeAdd",
-)
-
-
-def _apply(name, image, level, sign, centre):
-    """One operation on uint8 [H, W, 3]: level 0..10, sign +-1, centre [2] in [0, 1) for Cutout.
-
-    The operations are the Model Garden's pure functions; the draws are ours, because its own come
-    from stateful generators and could not be repeated. Translations and cut-outs are measured
-    against 224 px, for which its constants were made, and so shrink with the image.
-    """
-    from official.vision.ops import augment
-
-    part = level / 10.0
-    grey = [128] * 3
-    scale = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32) / 224.0
-    function = augment.NAME_TO_FUNC[name]
-    if name in ("Color", "Contrast", "Brightness", "Sharpness"):
-        return function(image, part * 1.8 + 0.1)
-    if name == "Rotate":
-        return function(image, sign * part * 30.0, grey)
-    if name in ("ShearX", "ShearY"):
-        return function(image, sign * part * 0.3, grey)
-    if name in ("TranslateX", "TranslateY"):
-        return function(image, sign * part * 100.0 * scale, grey)
-    if name == "Posterize":
-        return function(image, tf.cast(int(part * 4), tf.uint8))
-    if name == "Solarize":
-        # At the strongest level nothing reaches the threshold of 256, which is no uint8 either.
-        return image if part >= 1 else function(image, int(part * 256))
-    if name == "SolarizeAdd":
-        return function(image, int(part * 110))
-    if name == "Cutout":
-        extent = tf.shape(image)[:2]
-        middle = tf.cast(centre * tf.cast(extent, tf.float32), tf.int32)
-        half = tf.cast(part * 40.0 * scale, tf.int32)
-        rows = tf.abs(2 * (tf.range(extent[0]) - middle[0]) + 1) <= 2 * half
-        columns = tf.abs(2 * (tf.range(extent[1]) - middle[1]) + 1) <= 2 * half
-        hole = rows[:, None, None] & columns[None, :, None]
-        return tf.where(hole, tf.constant(128, tf.uint8), image)
-    return function(image)
-
-
-def _distort(images, programs, chances, choice, u):
-    """Runs program number `choice` [B] on each example; u [B, layers, 4] decides the rest."""
-    images = to_float(images)
-    folded, frames = _fold(images)
-    levels = tf.cast(tf.round(folded * 255), tf.uint8)
-    choice, u = _each_frame(choice, frames), _each_frame(u, frames)
-
-    def run(program, chance, image, u):
-        for layer, ((name, level), probability) in enumerate(zip(program, chance)):
-            sign = tf.where(u[layer, 1] < 0.5, -1.0, 1.0)
-            changed = _apply(name, image, level, sign, u[layer, 2:])
-            image = tf.where(u[layer, 0] < probability, changed, image)
-        return tf.ensure_shape(image, levels.shape[1:])
-
-    def one(arguments):
-        image, number, u = arguments
-        branches = [
-            lambda program=program, chance=chance: run(program, chance, image, u)
-            for program, chance in zip(programs, chances)
-        ]
-        return tf.switch_case(number, branches)
-
-    out = tf.TensorSpec(levels.shape[1:], tf.uint8)
-    result = tf.map_fn(one, (levels, choice, u), fn_output_signature=out)
-    result.set_shape(folded.shape)
-    return _unfold(to_float(result), images)
-
-
-def rand_augment(images, seed, layers=2, magnitude=10, operations=OPERATIONS):
-    """`layers` operations in turn, each drawn from `operations`, at `magnitude` (0 to 10).
-
-    RandAugment (Cubuk et al., 2020) with the operations of the Model Garden, repeatable under
-    `seed`. One image at a time: some thirty times slower than the functions above. Raises
-    ValueError for an operation that is not among OPERATIONS.
-    """
-    for name in operations:
-        if name not in OPERATIONS:
-            raise ValueError(f"no operation is called {name!r}; there are {', '.join(OPERATIONS)}")
-    images = to_float(images)
-    programs = [[(name, magnitude)] for name in operations]
-    always = [[1.0]] * len(programs)
-    for layer_seed in tf.unstack(tf.random.split(seed, layers)):
-        seeds = tf.random.split(layer_seed, 2)
-        count = [_batch(images)]
-        choice = tf.random.stateless_uniform(count, seeds[0], 0, len(programs), tf.int32)
-        images = _distort(images, programs, always, choice, _uniform(seeds[1], images, 1, 4))
-    return images
-
-
-def auto_augment(images, seed, policy="v0"):
-    """One sub-policy an example of the AutoAugment `policy` (Cubuk et al., CVPR 2019).
-
-    `policy` is a name of the Model Garden's: "v0" (ImageNet), "reduced_cifar10", "svhn",
-    "reduced_imagenet", ... These were found with labels: a method that calls itself self-supervised
-    should say so when it uses them. Repeatable under `seed`. Raises ValueError for another name.
-    """
-    from official.vision.ops.augment import AutoAugment
-
-    images = to_float(images)
-    found = [[(n, p, lv) for n, p, lv in sub] for sub in _policies(AutoAugment, policy)]
-    programs = [[(name, level) for name, _, level in sub] for sub in found]
-    chances = [[probability for _, probability, _ in sub] for sub in found]
-    seeds = tf.random.split(seed, 2)
-    choice = tf.random.stateless_uniform([_batch(images)], seeds[0], 0, len(found), tf.int32)
-    longest = max(map(len, found))
-    return _distort(images, programs, chances, choice, _uniform(seeds[1], images, longest, 4))
-
-
-def _policies(auto_augment, name):
-    """The published table of (operation, probability, level)."""
-    known = [n for n in dir(auto_augment) if n.startswith("policy_")]
-    if f"policy_{name}" not in known:
-        names = ", ".join(n.removeprefix("policy_") for n in known)
-        raise ValueError(f"no AutoAugment policy is called {name!r}; there are {names}")
-    return getattr(auto_augment, f"policy_{name}")()

@@ -70,7 +70,7 @@ def _is_health(key):
 
 
 def curves(found):
-    """Loss and metrics over the epochs, one chart a log, or a table where there is one epoch only."""
+    """Loss and metrics over the epochs, a chart a log; a table where there is one epoch only."""
     keys = list(dict.fromkeys(key for r in found for key in reading.logs(r.history)))
     keys = [key for key in keys if key not in COST and not _is_health(key)]
     keys = [
