@@ -17,9 +17,10 @@ def normalise(x):
     return keras.layers.Normalization(mean=MEAN, variance=variance, name="normalise")(x)
 
 
-def _convolve(x, filters, kernel, name, strides=1):
-    """Convolution without bias and its batch normalisation."""
-    x = keras.layers.Conv2D(
+def convolve(x, filters, kernel, name, strides=1):
+    """Convolution of images, or in 3-D of clips, without bias, and its batch normalisation."""
+    layer = keras.layers.Conv2D if len(x.shape) == 4 else keras.layers.Conv3D
+    x = layer(
         filters,
         kernel,
         strides,
@@ -31,37 +32,38 @@ def _convolve(x, filters, kernel, name, strides=1):
     return BatchNormalization(name=f"{name}_norm")(x)
 
 
-def _relu(x, name):
+def relu(x, name):
+    """A ReLU under the name of a tap, or of what it follows."""
     return keras.layers.ReLU(name=name)(x)
 
 
 def _basic(x, filters, strides, name, out):
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
-        shortcut = _convolve(x, filters, 1, f"{name}_shortcut", strides)
-    x = _relu(_convolve(x, filters, 3, f"{name}_1", strides), f"{name}_1_relu")
-    x = _convolve(x, filters, 3, f"{name}_2")
-    return _relu(keras.layers.Add(name=f"{name}_add")([x, shortcut]), out)
+        shortcut = convolve(x, filters, 1, f"{name}_shortcut", strides)
+    x = relu(convolve(x, filters, 3, f"{name}_1", strides), f"{name}_1_relu")
+    x = convolve(x, filters, 3, f"{name}_2")
+    return relu(keras.layers.Add(name=f"{name}_add")([x, shortcut]), out)
 
 
 def _bottleneck(x, filters, strides, name, out):
     """The stride sits in the 3 x 3 convolution, as in every code since 2016, not in the paper."""
     shortcut = x
     if strides > 1 or x.shape[-1] != 4 * filters:
-        shortcut = _convolve(x, 4 * filters, 1, f"{name}_shortcut", strides)
-    x = _relu(_convolve(x, filters, 1, f"{name}_1"), f"{name}_1_relu")
-    x = _relu(_convolve(x, filters, 3, f"{name}_2", strides), f"{name}_2_relu")
-    x = _convolve(x, 4 * filters, 1, f"{name}_3")
-    return _relu(keras.layers.Add(name=f"{name}_add")([x, shortcut]), out)
+        shortcut = convolve(x, 4 * filters, 1, f"{name}_shortcut", strides)
+    x = relu(convolve(x, filters, 1, f"{name}_1"), f"{name}_1_relu")
+    x = relu(convolve(x, filters, 3, f"{name}_2", strides), f"{name}_2_relu")
+    x = convolve(x, 4 * filters, 1, f"{name}_3")
+    return relu(keras.layers.Add(name=f"{name}_add")([x, shortcut]), out)
 
 
 def _resnet(name, block, blocks, size):
     image = keras.Input((None, None, 3), name="image")
     x = normalise(image)
     if size <= LARGEST_WITH_SMALL_STEM:
-        x = _relu(_convolve(x, 64, 3, "stem"), "c1")
+        x = relu(convolve(x, 64, 3, "stem"), "c1")
     else:
-        x = _relu(_convolve(x, 64, 7, "stem", 2), "c1")
+        x = relu(convolve(x, 64, 7, "stem", 2), "c1")
         x = keras.layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
     for stage, repeats in enumerate(blocks, start=2):
         for i in range(1, repeats + 1):
@@ -100,7 +102,7 @@ def conv4():
     image = keras.Input((None, None, 3), name="image")
     x = normalise(image)
     for stage, filters in enumerate((32, 64, 128, 256), 1):
-        x = _relu(_convolve(x, filters, 3, f"stage_{stage}", 2), f"c{stage}")
+        x = relu(convolve(x, filters, 3, f"stage_{stage}", 2), f"c{stage}")
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, pooled, name="conv4")
 
@@ -114,11 +116,11 @@ def resnet9(size=32):
     """
     image = keras.Input((None, None, 3), name="image")
     x = normalise(image)
-    x = _relu(_convolve(x, 32, 3, "stem", 1 if size <= LARGEST_WITH_SMALL_STEM else 4), "c1")
+    x = relu(convolve(x, 32, 3, "stem", 1 if size <= LARGEST_WITH_SMALL_STEM else 4), "c1")
 
     def down(x, filters, name, out):
-        x = _convolve(x, filters, 3, name)
-        return _relu(keras.layers.MaxPooling2D(2, name=f"{name}_pool")(x), out)
+        x = convolve(x, filters, 3, name)
+        return relu(keras.layers.MaxPooling2D(2, name=f"{name}_pool")(x), out)
 
     x = down(x, 64, "stage_2", "stage_2_relu")
     x = _residual(x, "stage_2_residual", "c2")
@@ -131,8 +133,8 @@ def resnet9(size=32):
 
 def _residual(x, name, out):
     """x + f(x) where f ends in a ReLU and nothing follows the sum."""
-    y = _relu(_convolve(x, x.shape[-1], 3, f"{name}_1"), f"{name}_1_relu")
-    y = _relu(_convolve(y, x.shape[-1], 3, f"{name}_2"), f"{name}_2_relu")
+    y = relu(convolve(x, x.shape[-1], 3, f"{name}_1"), f"{name}_1_relu")
+    y = relu(convolve(y, x.shape[-1], 3, f"{name}_2"), f"{name}_2_relu")
     return keras.layers.Add(name=out)([x, y])
 
 
@@ -149,7 +151,7 @@ def alexnet(size=224):
     shapes = ((96, kernel, strides), (256, 5, 1), (384, 3, 1), (384, 3, 1), (256, 3, 1))
     x = normalise(image)
     for i, (filters, kernel, strides) in enumerate(shapes, start=1):
-        x = _relu(_convolve(x, filters, kernel, f"stage_{i}", strides), f"c{i}")
+        x = relu(convolve(x, filters, kernel, f"stage_{i}", strides), f"c{i}")
         if i in (1, 2):
             x = keras.layers.MaxPooling2D(3, 2, padding="same", name=f"stage_{i}_pool")(x)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(x)

@@ -3,10 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfssl.encoders.image import normalise
-from tfssl.layers.normalisation import BatchNormalization
-
-LARGEST_WITH_SMALL_STEM = 64
+from tfssl.encoders.image import LARGEST_WITH_SMALL_STEM, convolve, normalise, relu
 
 
 @keras.saving.register_keras_serializable("tfssl")
@@ -35,24 +32,6 @@ class UnfoldFrames(keras.layers.Layer):
         return keras.KerasTensor((*clips.shape[:2], *maps.shape[1:]), dtype=self.compute_dtype)
 
 
-def _convolve(x, filters, kernel, name, strides=1):
-    """3-D convolution without bias and its batch normalisation."""
-    x = keras.layers.Conv3D(
-        filters,
-        kernel,
-        strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=f"{name}_conv",
-    )(x)
-    return BatchNormalization(name=f"{name}_norm")(x)
-
-
-def _relu(x, name):
-    return keras.layers.ReLU(name=name)(x)
-
-
 def cnn3d(width=32):
     """A small 3-D network: clips [B, T, H, W, 3] in [0, 1], any length and size -> [B, 8 * width].
 
@@ -65,7 +44,7 @@ def cnn3d(width=32):
     clip = keras.Input((None, None, None, 3), name="frames")
     x = normalise(clip)
     for i, factor in enumerate((1, 2, 4, 4, 8), start=1):
-        x = _relu(_convolve(x, factor * width, 3, f"stage_{i}"), f"c{i}")
+        x = relu(convolve(x, factor * width, 3, f"stage_{i}"), f"c{i}")
         if i < 4:
             pool = (1, 2, 2) if i == 1 else 2
             x = keras.layers.MaxPooling3D(
@@ -78,9 +57,9 @@ def cnn3d(width=32):
 def _factorised(x, filters, name, strides=1):
     """3 x 3 in space, ReLU, 3 in time: as many parameters as one 3 x 3 x 3 (section 3.5)."""
     inside = 27 * x.shape[-1] * filters // (9 * x.shape[-1] + 3 * filters)
-    x = _convolve(x, inside, (1, 3, 3), f"{name}_space", (1, strides, strides))
-    x = _relu(x, f"{name}_space_relu")
-    return _convolve(x, filters, (3, 1, 1), f"{name}_time", (strides, 1, 1))
+    x = convolve(x, inside, (1, 3, 3), f"{name}_space", (1, strides, strides))
+    x = relu(x, f"{name}_space_relu")
+    return convolve(x, filters, (3, 1, 1), f"{name}_time", (strides, 1, 1))
 
 
 def r2plus1d18(size=112):
@@ -93,18 +72,18 @@ def r2plus1d18(size=112):
     clip = keras.Input((None, None, None, 3), name="frames")
     x = normalise(clip)
     strides = 1 if size <= LARGEST_WITH_SMALL_STEM else 2
-    x = _convolve(x, 45, (1, 7, 7), "stem_space", (1, strides, strides))
-    x = _relu(_convolve(_relu(x, "stem_space_relu"), 64, (3, 1, 1), "stem_time"), "c1")
+    x = convolve(x, 45, (1, 7, 7), "stem_space", (1, strides, strides))
+    x = relu(convolve(relu(x, "stem_space_relu"), 64, (3, 1, 1), "stem_time"), "c1")
     for stage in range(2, 6):
         for block in (1, 2):
             label, filters = f"stage_{stage}_block_{block}", 64 * 2 ** (stage - 2)
             strides = 2 if stage > 2 and block == 1 else 1
             shortcut = x
             if x.shape[-1] != filters:
-                shortcut = _convolve(x, filters, 1, f"{label}_shortcut", strides)
-            y = _relu(_factorised(x, filters, f"{label}_1", strides), f"{label}_1_relu")
+                shortcut = convolve(x, filters, 1, f"{label}_shortcut", strides)
+            y = relu(_factorised(x, filters, f"{label}_1", strides), f"{label}_1_relu")
             y = _factorised(y, filters, f"{label}_2")
             y = keras.layers.Add(name=f"{label}_add")([y, shortcut])
-            x = _relu(y, f"c{stage}" if block == 2 else f"{label}_relu")
+            x = relu(y, f"c{stage}" if block == 2 else f"{label}_relu")
     pooled = keras.layers.GlobalAveragePooling3D(name="pool")(x)
     return keras.Model(clip, pooled, name="r2plus1d18")
