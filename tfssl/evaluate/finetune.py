@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tfssl.errors import BadInput
 from tfssl.evaluate import features
-from tfssl.evaluate.knn import counts, scores
-from tfssl.evaluate.linear import top5
+from tfssl.evaluate.knn import counts
+from tfssl.evaluate.linear import ranked
 
 
 def finetune(
@@ -77,8 +77,7 @@ def finetune(
         model.fit(data, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
         logits = features.extract(model, test, **reading).features
     return {
-        **scores(logits.argmax(axis=1), truth, seed),
-        **top5(logits, np.arange(trained), truth),
+        **ranked(logits, np.arange(trained), truth, seed),
         "labels": labels,
         "epochs": epochs,
         "steps": steps,

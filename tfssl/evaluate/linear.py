@@ -65,11 +65,8 @@ def fit(x, y, queries, truth, names, penalties=PENALTIES, validation=0.2, iterat
     x, queries = standardised(x, queries)
     model = _regression(x, y, chosen, iterations)
     logits = model.decision_function(queries)
-    if logits.ndim == 1:
-        logits = np.stack([-logits, logits], axis=1)
     return {
-        **scores(model.classes_[logits.argmax(axis=1)], truth, seed),
-        **top5(logits, model.classes_, truth),
+        **ranked(logits, model.classes_, truth, seed),
         "C": chosen,
         "standardised": True,
         "validation": validation,
@@ -147,12 +144,18 @@ def held_out_split(y, share, seed):
     return np.setdiff1d(np.arange(len(y)), out), out
 
 
-def top5(logits, classes, truth):
-    """{"top5": share} where there are more than five classes to choose from, else {}."""
-    if len(classes) <= 5:
-        return {}
-    best = np.asarray(classes)[np.argsort(-logits, axis=1)[:, :5]]
-    return {"top5": float((best == truth[:, None]).any(axis=1).mean())}
+def ranked(logits, classes, truth, seed=0):
+    """`scores` of logits [M, K], and `top5` where there are more than five classes to choose from.
+
+    Logits [M], as scikit-learn gives for two classes, are those of the second.
+    """
+    if logits.ndim == 1:
+        logits = np.stack([-logits, logits], axis=1)
+    result = scores(classes[logits.argmax(axis=1)], truth, seed)
+    if len(classes) > 5:
+        best = classes[np.argsort(-logits, axis=1)[:, :5]]
+        result["top5"] = float((best == truth[:, None]).any(axis=1).mean())
+    return result
 
 
 def linear_sgd(
@@ -237,10 +240,8 @@ def linear_sgd(
     data = data.repeat().prefetch(2)
     probe.fit(data, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
     logits = features.extract(probe, queries.features).features
-    classes = np.arange(trained)
     return {
-        **scores(logits.argmax(axis=1), truth, seed),
-        **top5(logits, classes, truth),
+        **ranked(logits, np.arange(trained), truth, seed),
         "epochs": epochs,
         "learning_rate": learning_rate,
         "batch_size": batch_size,

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 
 from tfssl.evaluate import features
-from tfssl.evaluate.knn import counts, scores
-from tfssl.evaluate.linear import top5
+from tfssl.evaluate.knn import counts
+from tfssl.evaluate.linear import ranked
 
 PENALTIES = tuple(10.0**exponent for exponent in (-3, -2, -1, 0, 1, 2))
 
@@ -63,11 +63,8 @@ def svm(encoder, train, test, penalties=PENALTIES, folds=3, seed=0, **reading):
             chosen = sorted(penalties)[int(np.argmax(shares))]
         model = machine(chosen).fit(x, y)
     margins = model.decision_function(queries)
-    if margins.ndim == 1:
-        margins = np.stack([-margins, margins], axis=1)
     return {
-        **scores(model.classes_[margins.argmax(axis=1)], truth, seed),
-        **top5(margins, model.classes_, truth),
+        **ranked(margins, model.classes_, truth, seed),
         "C": chosen,
         "folds": folds,
         **counts(y, truth, names),
