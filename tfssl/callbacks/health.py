@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfssl.callbacks.probe import encoder_of, undisturbed
 from tfssl.errors import BadInput
 from tfssl.evaluate import features
+from tfssl.layers.kmeans import unit_rows
 
 # Deviation (of unit features, times the root of D) below which all inputs look alike: cosine
 # similarities of 0.9999 and more. Untrained networks with pooled outputs lie at 0.03 and above.
@@ -170,8 +171,7 @@ def measure(x, other=None):
 
 
 def _unit(x):
-    x = np.asarray(x, np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return unit_rows(np.asarray(x, np.float64))
 
 
 def _views(data, encoder, most):

@@ -6,6 +6,7 @@ import numpy as np
 
 from tfssl.errors import BadInput
 from tfssl.files import written_whole
+from tfssl.layers.kmeans import unit_rows
 from tfssl.report.draw import as_array, bytes_of, log_mel, picture_bytes, words
 
 KEYS = ("image", "frames", "audio", "text")
@@ -101,7 +102,7 @@ def _thumbnail(item, rate, side):
 
 
 def _neighbours(features, count, k):
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(features)
     queries = np.unique(np.linspace(0, len(features) - 1, count).round().astype(int))
     similarity = np.nan_to_num(unit[queries] @ unit.T, nan=-2.0)
     similarity[np.arange(len(queries)), queries] = -np.inf

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tfssl.layers.kmeans import unit_rows
 from tfssl.report.charts import escape, number, scatter
 from tfssl.report.parts import about, colour, data_uri, legend, note
 from tfssl.report.style import SERIES
@@ -61,17 +62,13 @@ def _class_names(arrays):
     return {i: str(name) for i, name in enumerate(arrays.get("classes", ()))}
 
 
-def _unit(features):
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-
-
 def _flat(features):
     """(points [N, 2], how): t-SNE where there are neighbourhoods to keep, PCA otherwise."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
-    unit = _unit(features)
+    unit = unit_rows(features)
     spread = float(unit.std(0).max())
     parts = min(50, *unit.shape)
     if len(unit) < FEWEST_FOR_TSNE or parts < 2 or spread < 1e-6:
@@ -166,7 +163,7 @@ def _agreement(arrays):
     label, features = arrays.get("label"), arrays.get("features")
     if label is None or features is None or not np.isfinite(features).all():
         return ""
-    unit = _unit(features)
+    unit = unit_rows(features)
     similarity = unit @ unit.T
     np.fill_diagonal(similarity, -np.inf)
     share = float(np.mean(label[similarity.argmax(1)] == label))
