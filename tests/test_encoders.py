@@ -16,6 +16,7 @@ MAPS = ("c1", "c2", "c3", "c4", "c5")
 # name: (size, trainable parameters, width of the features)
 CONTRACT = {
     "alexnet": (32, 3_720_928, 256),
+    "conv4": (32, 388_896, 256),
     "resnet9": (32, 1_643_552, 256),
     "resnet18": (32, 11_168_832, 512),
     "resnet50": (32, 23_500_352, 2048),
@@ -57,7 +58,7 @@ def test_an_encoder_has_its_parameters_features_and_taps(name):
     assert sum(int(np.prod(w.shape)) for w in encoder.trainable_weights) == parameters
     assert encoder.output_shape == (None, width) and encoder.layers[-1].name == "pool"
     blocks = tuple(f"block_{i}" for i in range(1, 1 + (6 if name == "vit_mini" else 12)))
-    other = {"text_bag": ("c1",), "flownet_s": (*MAPS, "c6")}
+    other = {"conv4": MAPS[:4], "text_bag": ("c1",), "flownet_s": (*MAPS, "c6")}
     expected = other.get(name, blocks if name.startswith("vit") else MAPS)
     assert tuple(encoders.tap_names(encoder)) == expected
 
