@@ -31,8 +31,9 @@ def two_replicas():
 
 @pytest.fixture(autouse=True)
 def float32_policy():
-    """A test may change Keras' dtype policy; the next one starts with float32."""
+    """A test may change Keras' dtype policy; the next one starts with float32 and no old graphs."""
     import keras
 
     yield
     keras.config.set_dtype_policy("float32")
+    keras.backend.clear_session()
