@@ -95,7 +95,11 @@ def rewritten(page):
         begin, end = f"<!-- {part.__name__} -->\n", f"<!-- end {part.__name__} -->"
         if begin in page:
             before, rest = page.split(begin)
-            page = before + begin + "\n".join(part()) + "\n" + end + rest.split(end)[1]
+            try:
+                lines = part()
+            except FileNotFoundError as missing:
+                lines = [f"Not measured yet: there is no {pathlib.Path(missing.filename).name}."]
+            page = before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1]
     return page
 
 

@@ -41,7 +41,7 @@ def tiny_run(name, batch=None, epochs=2, **overrides):
     keras.utils.set_random_seed(0)
     batch = examples(name) if batch is None else batch
     arguments = {**module.SMALL, "data": dataset(batch), "batch_size": BATCH, "epochs": epochs}
-    if str(arguments.get("encoder", "")).startswith("resnet"):
+    if str(arguments.get("encoder", "")).startswith(("resnet", "conv")):
         arguments["encoder"] = tiny_image_encoder()
     return module.recipe(**{**arguments, **overrides})
 

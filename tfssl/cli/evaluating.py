@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, refresh_report
-from tfssl.cli.console import callers_fault, note
-from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, choice, load, splits_of
+from tfssl.cli.console import note
+from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, choice, load
 from tfssl.cli.training import tell_broken, unfinished
 from tfssl.errors import BadInput
 
@@ -97,26 +97,13 @@ def embed(
         )
     artefact = Artefact(encoder)
     model = artefact.load()
-    parts = {"features": [], "paths": [], "index": [], "split": []}
-    for split in splits_of(source):
-        try:
-            ds = load(source, split, max_broken, quiet, keys=(artefact.key,))
-        except Exception as fault:
-            if split == "train" or not callers_fault(fault):
-                raise
-            continue  # a source need not have a test split
-        tell_broken(ds, quiet)
-        batches = batches_of(ds, artefact, size)
-        found = extract(model, batches, key=artefact.key)
-        parts["features"].append(found.features)
-        parts["paths"] += list(ds.paths) or [f"{source}@{split}/{i}" for i in found.index]
-        parts["index"].append(found.index)
-        parts["split"] += [split] * len(found.features)
+    ds = load(source, "all", max_broken, quiet, keys=(artefact.key,))
+    tell_broken(ds, quiet)
+    found = extract(model, batches_of(ds, artefact, size), key=artefact.key)
     arrays = {
-        "features": np.concatenate(parts["features"]),
-        "paths": np.array(parts["paths"]),
-        "index": np.concatenate(parts["index"]),
-        "split": np.array(parts["split"]),
+        "features": found.features,
+        "paths": np.array(list(ds.paths) or [f"{source}/{i}" for i in found.index]),
+        "index": found.index,
     }
     with written_whole(out) as aside, open(aside, "wb") as file:
         np.savez(file, **arrays)

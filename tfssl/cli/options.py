@@ -179,14 +179,6 @@ def strategy_of(name):
     return tf.distribute.get_strategy()
 
 
-def splits_of(spec):
-    """The splits that a spec without one stands for when all of it is meant."""
-    from tfssl.pipelines import sources
-
-    name, split = sources.parse(spec)
-    return (split,) if name != spec else ("train", "test")
-
-
 def load(spec, split, max_broken, quiet, keys=None):
     """`pipelines.load`, with a progress bar while files are looked at."""
     from tfssl import pipelines

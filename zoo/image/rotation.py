@@ -80,12 +80,12 @@ def recipe(
 
 
 SMALL = dict(
-    encoder="resnet9",
+    encoder="conv4",
     data="digits",
     size=32,
     batch_size=64,
     epochs=8,
-    learning_rate=0.1,
+    learning_rate=0.03,
     falls=(0.5, 0.75, 0.9),
     factor=0.2,
     area=(0.5, 1.0),
