@@ -15,12 +15,12 @@ from tfssl.cli.options import Quiet
 from tfssl.cli.training import pretrain
 
 METHOD, DATA, TEST, SHOWN = "image.simclr", "world:n=3000", "world:n=400", 6
-# A network for a minute, and views for solids whose shape is all that their classes share: no
+# A network and epochs for a minute, and views for solids whose shape is all that their classes share: no
 # colour can be trusted, and a crop must still show some of the solid.
 SETTINGS = {
     "small": True,
     "encoder": "conv4",
-    "minutes": 1.0,
+    "epochs": 32,
     "set_": ["strength=1.5", "area=0.3,1.0"],
 }
 
