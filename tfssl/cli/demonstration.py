@@ -20,7 +20,7 @@ METHOD, DATA, TEST, SHOWN = "image.simclr", "world:n=3000", "world:n=400", 6
 SETTINGS = {
     "small": True,
     "encoder": "conv4",
-    "epochs": 32,
+    "epochs": 48,
     "set_": ["strength=1.5", "area=0.3,1.0"],
 }
 
