@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -180,3 +181,12 @@ def test_help_names_every_command():
     commands = ("list", "show", "pretrain", "evaluate", "embed", "export", "report", "ingest")
     for command in (*commands, "demo"):
         assert command in done.stdout
+
+
+def test_a_run_planned_by_the_clock_trains_in_the_precision_it_was_asked_for(tmp_path):
+    words = ["image.simclr", "--small", "--encoder", "conv4", "--batch-size", "16"]
+    words += ["--minutes", "0.1", "--precision", "mixed_bfloat16", "--out", tmp_path / "run"]
+    done = call("pretrain", *words, "--quiet")
+    assert done.code == 0, done
+    # Measuring the speed once reset Keras' policy on its way, and the run was trained in float32.
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"

@@ -15,8 +15,8 @@ from tfssl.cli.options import Quiet
 from tfssl.cli.training import pretrain
 
 METHOD, DATA, TEST, SHOWN = "image.simclr", "world:n=3000", "world:n=400", 6
-# A network and epochs for a minute, and views for solids whose shape is all that their classes share: no
-# colour can be trusted, and a crop must still show some of the solid.
+# A network and epochs for a minute, and views for solids whose shape is all that their classes
+# share: no colour can be trusted, and a crop must still show some of the solid.
 SETTINGS = {
     "small": True,
     "encoder": "conv4",

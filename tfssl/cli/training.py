@@ -184,7 +184,6 @@ def unfinished(out, name):
 
 def _plan(module, record, quiet):
     """How many epochs of how many steps: as asked, or as many as the minutes hold."""
-    import keras
 
     start = clock()
     run = build(module, record["arguments"])
@@ -204,7 +203,6 @@ def _plan(module, record, quiet):
         epochs = max(1, round(total / steps))
         steps = max(1, total // epochs)
         note(f"{stopwatch.each * 1e3:.0f} ms a step: {epochs} epochs of {steps} steps.", quiet)
-        keras.backend.clear_session()
     return {
         "epochs": epochs,
         "steps_per_epoch": steps,
