@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import encoders
-from tfssl.layers.normalisation import BatchNormalization
+from tfssl.layers.generator import generator, strided
 from tfssl.method import Adversarial, Run
 from tfssl.objectives import adversarial
 from tfssl.pipelines import batching, load
@@ -33,29 +33,10 @@ def views(examples, seed, size=64, width=200, area=(0.5, 1.0), flip=0.5):
     return {"image": image, "noise": tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0)}
 
 
-def generator(size, width, channels):
-    """z [B, width] -> image [B, size, size, 3] in [-1, 1]: from 4 x 4 by doublings (DCGAN).
-
-    `channels` of the maps from the finest to the coarsest; one doubling follows each.
-    """
-    side = size // 2 ** len(channels)
-    z = keras.Input([width])
-    x = keras.layers.Dense(side * side * channels[-1], use_bias=False)(z)
-    x = keras.layers.Reshape([side, side, channels[-1]])(x)
-    for filters in [*channels[-2::-1], 3]:
-        x = keras.layers.ReLU()(BatchNormalization()(x))
-        x = keras.layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=filters == 3)(x)
-    return keras.Model(z, keras.layers.Activation("tanh")(x), name="generator")
-
-
 def critic(size, width, channels, hidden):
     """(image, z) -> logit [B, 1]: convolutions of the image, then layers that see the code too."""
     image, z = keras.Input([size, size, 3]), keras.Input([width])
-    x = image
-    for i, filters in enumerate(channels):
-        x = keras.layers.Conv2D(filters, 4, 2, "same", use_bias=not i)(x)
-        x = BatchNormalization()(x) if i else x
-        x = keras.layers.LeakyReLU(0.2)(x)
+    x = strided(image, channels)
     x = keras.layers.Concatenate()([keras.layers.Flatten()(x), z])
     for _ in range(2):
         x = keras.layers.LeakyReLU(0.2)(keras.layers.Dense(hidden)(x))
