@@ -293,6 +293,19 @@ def test_knobs_off_change_nothing_and_zero_equals_absent():
         np.testing.assert_array_equal(off[key], plain[key])
 
 
+def test_an_action_chooses_examples_and_changes_none():
+    keys = ("image", "action", "index")
+    chosen = list(world.load("test", keys, action="collides", n=4, size=16))
+    assert [int(one["action"]) for one in chosen] == [world.ACTIONS.index("collides")] * 4
+    indices = np.array([int(one["index"]) for one in chosen])
+    plain = world.render(indices, keys, size=16)
+    np.testing.assert_array_equal([one["image"] for one in chosen], plain["image"])
+    every = world.render(range(10_000_000, indices[-1] + 1), ("action",))["action"]
+    assert (every == world.ACTIONS.index("collides")).sum() == 4, "none is left out"
+    with pytest.raises(ValueError, match="did you mean 'collides'"):
+        world.load("test", keys, action="colides")
+
+
 def test_aberration_magnifies_red_and_blue_but_not_green(clips):
     seen = world.render(range(4), ("image",), aberration=0.06)["image"]
     x, y = grid()

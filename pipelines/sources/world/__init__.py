@@ -47,6 +47,7 @@ Ground truth is of the scene, before shortcuts are laid over the pictures.
 
 import difflib
 import functools
+import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -91,6 +92,7 @@ KNOBS = {
     "size": (64, 16, 512, "side of the pictures in pixels"),
     "length": (16, 2, 256, "frames of a clip"),
     "n": (0, 1, MOST_EXAMPLES, "number of examples"),
+    "action": ("", "", "", "only the examples whose main object does this, of ACTIONS"),
     "seed": (0, 0, 2**31 - 1, "another seed is another dataset"),
     "fps": (16.0, 1.0, 120.0, "frames per second"),
     "baseline": (0.1, 0.0, 1.0, "metres between the eyes"),
@@ -182,6 +184,10 @@ def _convert(name, value):
 
 def _number(name, value):
     default, low, high, meaning = KNOBS[name]
+    if isinstance(default, str):
+        if value not in ("", *ACTIONS):
+            raise BadInput(f"world has no {name} '{str(value)[:80]}': {_nearest(value, ACTIONS)}")
+        return value
     try:
         number = _convert(name, value)
     except (TypeError, ValueError, KeyError, OverflowError):
@@ -231,7 +237,8 @@ def _specs(keys, settings):
 def render(indices, keys=None, **knobs):
     """Examples `indices` [B] (any of any split) as a dict of NumPy arrays [B, ...].
 
-    `keys`, knobs and shapes as in `load`. Raises BadInput for unknown keys and knobs.
+    `keys`, knobs and shapes as in `load`; `n` and `action` choose examples and say nothing here.
+    Raises BadInput for unknown keys and knobs.
     """
     settings = _settings(knobs)
     keys = _wanted(keys)
@@ -375,8 +382,9 @@ def load(split="train", keys=None, **knobs):
         keys: the keys wanted, None for all (see the module's table). Only what they need is
             rendered, and their values do not depend on what else is asked.
         **knobs: see KNOBS, as numbers or as the text of a spec: `size`, `length`, `n`, `seed`,
-            `fps`, `baseline`, and the shortcuts, all off by default: `aberration`, `black_frame`,
-            `zoom`, `tilt`, `watermark`, `sound_offset`.
+            `fps`, `baseline`, `action` (the split's examples that show it, the first `n` of them
+            where `n` is given), and the shortcuts, all off by default: `aberration`,
+            `black_frame`, `zoom`, `tilt`, `watermark`, `sound_offset`.
 
     Raises:
         BadInput: an unknown split, key or knob, or a value of the wrong type or out of range.
@@ -410,6 +418,10 @@ class _Album:
         self.keys, self.settings = keys, dict(settings)
         self.first, count = SPLITS[split]
         self.count = self.settings["n"] or count
+        self.chosen = None  # places in the split of the examples that show the wanted action
+        if self.settings["action"]:
+            self.chosen = self.acting(count)
+            self.count = len(self.chosen)
         specs, _ = _specs(keys, self.settings)
         size = sum(np.prod(shape, dtype=int) * (kind.size or 64) for kind, shape in specs.values())
         self.kept = None
@@ -420,14 +432,25 @@ class _Album:
             }
             self.known = np.zeros(self.count, bool)
 
+    def acting(self, count):
+        """Of the split's own `count` examples those that show the action, or the first `n`."""
+        wanted, seed = ACTIONS.index(self.settings["action"]), self.settings["seed"]
+        places = range(MOST_EXAMPLES if self.settings["n"] else count)
+        shown = (i for i in places if Scene(self.first + i, seed).action == wanted)
+        return np.fromiter(itertools.islice(shown, self.settings["n"] or None), np.int64)
+
+    def render(self, positions):
+        places = positions if self.chosen is None else self.chosen[positions]
+        return _render_checked(self.first + places, self.keys, self.settings)
+
     def examples(self, positions):
         """The values of every key at positions [B] of the split."""
         if self.kept is None:
-            rendered = _render_checked(self.first + positions, self.keys, self.settings)
+            rendered = self.render(positions)
             return tuple(rendered[key] for key in self.keys)
         new = positions[~self.known[positions]]
         if len(new):  # two threads may render the same example, and write the same values
-            for key, values in _render_checked(self.first + new, self.keys, self.settings).items():
+            for key, values in self.render(new).items():
                 self.kept[key][new] = values
             self.known[new] = True
         return tuple(self.kept[key][positions] for key in self.keys)
