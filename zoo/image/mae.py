@@ -177,9 +177,9 @@ SMALL = dict(
     size=32,
     batch_size=128,
     epochs=30,
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     width=96,
     depth=2,
     heads=4,
-    area=(0.5, 1.0),
+    area=(0.3, 1.0),
 )
