@@ -1,10 +1,8 @@
 """Exemplars, as classes and as triplets: targets, worked numbers, collapse, what is learnt."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import zoo_runs
 
 from tfssl import zoo
 from tfssl.objectives.contrastive import triplet

@@ -191,6 +191,54 @@ def random_resized_crop(images, size, seed, area=(0.08, 1.0), aspect=(3 / 4, 4 /
     return crop(images, boxes, size, mirrored)
 
 
+def random_square_crop(images, size, seed, share=1.0):
+    """A square window, `share` of the shorter side wide and anywhere, as [B, size, size, 3].
+
+    What resizing the shorter side to size / share pixels and cutting out `size` gives, in one
+    interpolation; not mirrored.
+    """
+    images = tf.convert_to_tensor(images)
+    extent = tf.cast(tf.shape(images)[-3:-1], tf.float32)
+    side = share * tf.reduce_min(extent)
+    start = uniform(seed, images, 2) * (extent - side)
+    return crop(images, tf.concat([start, tf.fill(tf.shape(start), side)], axis=1), size)
+
+
+def turned_crop(images, boxes, angle, size):
+    """Crops `boxes` [B, 4] (top, left, height, width in pixels) turned by `angle` [B] in radians.
+
+    The picture within [B, size, size, 3] turns counter-clockwise about the box's centre. Bilinear;
+    what lies outside the image is its mirror picture, so that no frame tells how far was turned.
+    Boxes of three or more times `size` are sampled more densely and averaged.
+    """
+    images = tf.convert_to_tensor(images)
+    folded, frames = fold(images)
+    dense = 1
+    if None in folded.shape[1:3] or max(folded.shape[1:3]) >= 3 * size:
+        longest = tf.reduce_max(boxes[:, 2:])
+        dense = tf.maximum(tf.cast(tf.floor(longest / (2 * size) + 0.5), tf.int32), 1)
+    samples = tf.cast(size * dense, tf.float32)
+    (top, left, height, width), middle = tf.unstack(boxes, axis=1), (samples - 1) / 2
+    down, right = height / samples, width / samples
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    xx, xy, yx, yy = cos * right, -sin * down, sin * right, cos * down
+    x = left + (width - 1) / 2 - middle * (xx + xy)
+    y = top + (height - 1) / 2 - middle * (yx + yy)
+    nothing = tf.zeros_like(x)
+    crops = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(folded, tf.float32) * (1 / _white(images)),
+        transforms=for_frames(tf.stack([xx, xy, x, yx, yy, y, nothing, nothing], 1), frames),
+        output_shape=tf.stack([size * dense] * 2),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+    if not isinstance(dense, int):
+        crops = tf.cond(dense > 1, lambda: _average(crops, size, dense), lambda: crops)
+    crops.set_shape([folded.shape[0], size, size, folded.shape[3]])
+    return unfold(crops, images)
+
+
 def random_crop_with_padding(images, size, seed, padding=4):
     """A random window [B, size, size, 3] of the image framed with `padding` black pixels.
 

@@ -4,6 +4,11 @@ Images [B, H, W, 3], uint8 or float in [0, 1], square or not; patches come out f
 `seed` is int32 [2]; every example has its own draw.
 """
 
+import functools
+import itertools
+import math
+
+import numpy as np
 import tensorflow as tf
 
 from tfssl.pipelines.augment.image import to_float
@@ -93,12 +98,14 @@ def neighbour_patches(images, seed, patch, gap, jitter, grid=3):
     return cut(images, tf.ensure_shape(corners, [None, 2, 2]), patch), labels
 
 
-def tiles(images, seed, grid, tile):
+def tiles(images, seed, grid, tile, shift=0):
     """One tile from each cell of a grid over the whole image: [B, grid * grid, tile, tile, 3].
 
     Cells are as large as fit, the grid is centred, and each tile is placed uniformly in its cell,
-    raster order (Noroozi & Favaro, ECCV 2016: 75 px cells, 64 px tiles). A tile as large as its
-    cell leaves nothing to chance. Raises where a tile is larger than its cell.
+    raster order (Noroozi & Favaro, ECCV 2016: 85 px cells, 64 px tiles). Each channel of a tile is
+    moved on by up to `shift` pixels down and right, as far as the cell goes, which breaks the
+    fringes that a lens draws. A tile as large as its cell leaves nothing to chance. Raises where a
+    tile is larger than its cell.
     """
     images = tf.convert_to_tensor(images)
     if any(side is not None and side // grid < tile for side in images.shape[1:3]):
@@ -114,5 +121,82 @@ def tiles(images, seed, grid, tile):
     u = tf.random.stateless_uniform([batch, grid * grid, 2], seed)
     inside = tf.cast(u * tf.cast(side - tile + 1, tf.float32), tf.int32)
     inside = tf.minimum(inside, side - tile)
-    corners = (extent - grid * side) // 2 + cells * side + inside
-    return cut(images, tf.ensure_shape(corners, [None, grid * grid, 2]), tile)
+    origin = (extent - grid * side) // 2 + cells * side
+    if not shift:
+        return cut(images, tf.ensure_shape(origin + inside, [None, grid * grid, 2]), tile)
+    moves = _moves([batch, grid * grid], seed, shift)
+    corners = [tf.minimum(inside + move, side - tile) + origin for move in moves]
+    return _by_channel(images, [tf.ensure_shape(c, [None, grid * grid, 2]) for c in corners], tile)
+
+
+def shifted_channels(images, seed, shift):
+    """Each channel's own window, up to `shift` pixels down and right: [B, H - shift, W - shift, 3].
+
+    For square images of a known size. Against chromatic aberration, as in `tiles`.
+    """
+    images = tf.convert_to_tensor(images)
+    moves = _moves([tf.shape(images)[0], 1], seed, shift)
+    moves = [tf.ensure_shape(move, [None, 1, 2]) for move in moves]
+    return _by_channel(images, moves, images.shape[1] - shift)[:, 0]
+
+
+def _moves(shape, seed, shift):
+    """Three int32 [*shape, 2] uniform in 0..shift, one for each channel."""
+    own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), 3)
+    drawn = tf.random.stateless_uniform([3, *shape, 2], own, 0, shift + 1, tf.int32)
+    return tf.unstack(drawn)
+
+
+def _by_channel(images, corners, patch):
+    return tf.concat([cut(images[..., c : c + 1], corners[c], patch) for c in range(3)], axis=-1)
+
+
+def quadrants(images):
+    """The four quarters in raster order, every pixel in exactly one: [B, 4, H / 2, W / 2, 3]."""
+    half = [side // 2 for side in images.shape[1:3]]
+    parts = tf.reshape(images, [-1, 2, half[0], 2, half[1], images.shape[3]])
+    parts = tf.transpose(parts, [0, 1, 3, 2, 4, 5])
+    return tf.reshape(parts, [-1, 4, *half, images.shape[3]])
+
+
+def standardise(patches, axes=(1, 2, 3)):
+    """Patches [B, h, w, 3] with the mean of every channel taken out and a root mean square of 1.
+
+    Over `axes`: (1, 2, 3) for all channels together, (1, 2) for each by itself. What is of one
+    colour (less than a four-hundredth of a grey level from it) becomes 0.
+    """
+    centred = patches - tf.reduce_mean(patches, axis=[1, 2], keepdims=True)
+    square = tf.reduce_mean(tf.square(centred), axis=axes, keepdims=True)
+    return tf.where(square > 1e-10, centred * tf.math.rsqrt(tf.maximum(square, 1e-10)), 0.0)
+
+
+@functools.cache
+def permutations(count, items=9, candidates=20_000):
+    """Orders of `items` tiles that lie far apart: int array [count, items], the same at every call.
+
+    Greedy: from all orders (or, where there are more, from `candidates` random ones) the one whose
+    nearest relative among those chosen differs in most places; of several the one farthest from
+    all. The distance to the nearest counts and not the mean, whose greatest value (9 tiles: 8.08
+    at 100 orders) allows pairs that differ in two places only. Noroozi & Favaro, ECCV 2016,
+    algorithm 1. Raises where there are fewer orders than asked.
+    """
+    if math.factorial(items) <= candidates:
+        pool = np.array(list(itertools.permutations(range(items))))
+    else:
+        # This generator's numbers are the same for ever, those of default_rng need not be.
+        random = np.random.RandomState(0).rand(candidates, items)
+        pool = np.unique(random.argsort(axis=1), axis=0)
+    if count > len(pool):
+        raise ValueError(f"there are {len(pool)} orders of {items} tiles, fewer than {count}")
+    pool = pool.astype(np.int8)
+    nearest, total, chosen = np.full(len(pool), items), np.zeros(len(pool), int), []
+    for _ in range(count):
+        # One place of the nearest outweighs all that the total can say.
+        best = int(np.argmax(nearest * (items * count + 1) + total))
+        chosen.append(best)
+        distance = (pool != pool[best]).sum(axis=1)
+        nearest, total = np.minimum(nearest, distance), total + distance
+        nearest[best] = -1
+    result = pool[chosen].astype(np.int32)
+    result.setflags(write=False)
+    return result

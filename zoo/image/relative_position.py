@@ -16,14 +16,21 @@ import tensorflow as tf
 
 from tfssl import encoders, layers
 from tfssl.encoders.image import MEAN
+from tfssl.errors import BadInput
 from tfssl.layers.normalisation import BatchNormalization
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import drop_colour, project_colour, to_float
 from tfssl.pipelines.sample.patches import lattice, neighbour_patches
+from tfssl.pipelines.sample.patches import standardise as unit_patches
 
 RMS = 50.0  # of a standardised patch, in grey levels of 0..255
+# For `tfssl audit`: with which keywords of the recipe a cue gets in, and which keep it out.
+GUARDS = {
+    "aberration": ({"guard": "none"}, {"drop": {"guard": "drop"}, "project": {"guard": "project"}}),
+    "gap": ({"guard": "touching"}, {}),
+}
 
 
 def views(examples, seed, size=548, area=(0.5, 1.5), shrink=0.33, guard="drop", **cell):
@@ -33,21 +40,30 @@ def views(examples, seed, size=548, area=(0.5, 1.5), shrink=0.33, guard="drop", 
     The image is resized, its aspect kept, to `area` times size^2 pixels (548 px and 0.5 to 1.5: the
     paper's 150,000 to 450,000). Each patch is by itself shrunk and enlarged again with probability
     `shrink`, robbed of the colours by which a lens tells the place (`guard`: "drop" leaves one
-    channel in noise, "project" takes out green-magenta), and standardised (section 3.1).
+    channel in noise, "project" takes out green-magenta), and standardised (section 3.1). Without
+    guards, to see what they are worth: "none" keeps all colours, "touching" drops them but has
+    neither gap nor jitter.
 
     Patches come in the units of encoders: MEAN + p / 255 where p has mean 0 and an RMS of 50.
     `cell` is patch, gap and jitter in pixels: the paper's 96, 48, 7, below 241 px `lattice(size)`.
     """
+    if guard not in ("drop", "project", "none", "touching"):
+        raise BadInput(f"guard={guard}: there are drop, project, none and touching.")
     seeds = tf.random.split(seed, 2)
+    if guard == "touching":
+        cell = {**(cell or _cell(size)), "gap": 0, "jitter": 0}
     patches, labels = neighbours(examples["image"], seeds[0], size, area, shrink, **cell)
     patches = layers.fold(patches)
-    robbed = drop_colour(patches, seeds[1]) if guard == "drop" else project_colour(patches)
-    return layers.unfold(MEAN + standardise(robbed) / 255, 2), labels
+    if guard == "project":
+        patches = project_colour(patches)
+    elif guard != "none":
+        patches = drop_colour(patches, seeds[1])
+    return layers.unfold(MEAN + standardise(patches) / 255, 2), labels
 
 
 def neighbours(images, seed, size=548, area=(0.5, 1.5), shrink=0.33, **cell):
     """The two patches, in [0, 1] and with all their colours, and the labels."""
-    cell = cell or (dict(patch=96, gap=48, jitter=7) if size > 240 else lattice(size))
+    cell = cell or _cell(size)
     seeds = tf.random.split(seed, 3)
     # Images of one batch have one size, so one draw an image only where sizes differ.
     share = tf.random.stateless_uniform([], seeds[0], *area)
@@ -58,15 +74,17 @@ def neighbours(images, seed, size=548, area=(0.5, 1.5), shrink=0.33, **cell):
     return layers.unfold(coarse, 2), labels
 
 
+def _cell(size):
+    return dict(patch=96, gap=48, jitter=7) if size > 240 else lattice(size)
+
+
 def standardise(patches):
     """Patches [B, h, w, 3] in [0, 1] or signed -> mean 0 and a root mean square of exactly 50.
 
     The mean of each channel is taken out for the projected colours too, so that both guards give
     encoders what they expect. A patch of one colour stays 0.
     """
-    centred = patches - tf.reduce_mean(patches, axis=[1, 2], keepdims=True)
-    square = tf.reduce_mean(tf.square(centred), axis=[1, 2, 3], keepdims=True)
-    return tf.where(square > 1e-10, RMS * centred * tf.math.rsqrt(tf.maximum(square, 1e-10)), 0.0)
+    return RMS * unit_patches(patches)
 
 
 def _resize(images, side, least):
@@ -164,8 +182,7 @@ def recipe(
     """
     view = functools.partial(views, size=size, area=area, shrink=shrink, guard=guard)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
-    patch = lattice(size)["patch"] if size <= 240 else 96
-    model = RelativePosition(encoders.get(encoder, size=patch), width)
+    model = RelativePosition(encoders.get(encoder, size=_cell(size)["patch"]), width)
     model.compile(keras.optimizers.SGD(learning_rate, momentum=momentum))
     return Run(model, dataset, epochs)
 

@@ -1,0 +1,179 @@
+"""Tell in which of many orders the nine tiles of an image were handed over.
+
+Paper: Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles
+Authors: Mehdi Noroozi, Paolo Favaro
+Venue: ECCV 2016
+URL: https://arxiv.org/abs/1603.09246
+Family: pretext-spatial
+"""
+
+import functools
+import math
+
+import keras
+import tensorflow as tf
+
+from tfssl import encoders, layers
+from tfssl.encoders.image import MEAN, STD
+from tfssl.method import Method, Run
+from tfssl.objectives.classification import cross_entropy
+from tfssl.pipelines import batching, load
+from tfssl.pipelines.augment.image import project_colour, random_square_crop
+from tfssl.pipelines.sample.patches import permutations, standardise, tiles
+
+
+def views(
+    examples,
+    seed,
+    size=255,
+    side=256,
+    tile=64,
+    grid=3,
+    orders=100,
+    shift=2,
+    grey=0.5,
+    projection=0.5,
+):
+    """Shuffled tiles, float32 [B, grid^2, tile, tile, 3]; and their order, int32 [B].
+
+    A crop of `size` pixels of the image resized to `side`; a tile at random in each cell of the
+    grid, its channels apart by up to `shift` pixels. Slot i receives tile `permutations(orders)[y,
+    i]`, tiles counted in raster order. Guards (section 4.2): the gap that smaller tiles leave; the
+    channels' shift; a share `grey` of the puzzles without colour (the mean of the channels; the
+    released loader's half, the paper's text has 30 %), and of the others a share `projection`
+    without green-magenta; every tile's every channel standardised by itself.
+
+    Tiles come in the units of encoders, MEAN + STD t where t has mean 0 and deviation 1.
+    """
+    seeds = tf.random.split(seed, 4)
+    crops = random_square_crop(examples["image"], size, seeds[0], share=size / side)
+    crops = guard(crops, seeds[1], grey, projection)
+    pieces = standardised(tiles(crops, seeds[2], grid, tile, shift))
+    table = tf.constant(permutations(orders, grid * grid))
+    y = tf.random.stateless_uniform([tf.shape(pieces)[0]], seeds[3], 0, orders, tf.int32)
+    return shuffle(pieces, tf.gather(table, y)), y
+
+
+def guard(images, seed, grey, projection):
+    """Some images greyed, some robbed of green-magenta: float32 [B, H, W, 3]."""
+    u = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed)
+    robbed = tf.where(u < grey + (1 - grey) * projection, project_colour(images), images)
+    return tf.where(u < grey, tf.reduce_mean(images, axis=-1, keepdims=True), robbed)
+
+
+def standardised(pieces):
+    """Tiles [B, P, h, w, 3] as encoders shall see them: mean 0 and deviation 1 once normalised."""
+    return layers.unfold(MEAN + STD * standardise(layers.fold(pieces), (1, 2)), pieces.shape[1])
+
+
+def shuffle(pieces, order):
+    """Slot i gets tile order[:, i]: [B, P, ...] by int [B, P]."""
+    return tf.gather(pieces, order, axis=1, batch_dims=1)
+
+
+class Jigsaw(Method):
+    """The context-free network: every tile alone up to fc6, joined in the order of the slots.
+
+    Args:
+        orders: number of permutations to tell apart.
+        pieces: number of tiles.
+        tile_width: of fc6, a tile's.
+        width: of fc7, the puzzle's.
+        dropout: after both.
+    """
+
+    def __init__(self, encoder, orders=100, pieces=9, tile_width=1024, width=4096, dropout=0.5):
+        super().__init__(encoder)
+        self.pieces = pieces
+        self.fc6 = _fully_connected(encoder.output_shape[-1], tile_width, dropout, "fc6")
+        self.fc7 = _fully_connected(pieces * tile_width, width, dropout, "fc7")
+        self.classifier = layers.linear(width, orders)
+        self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        self.chance = math.log(orders)
+
+    def towers(self, x, training=False):
+        """The tiles' features side by side: [B, pieces * tile_width], slot after slot."""
+        h = self.fc6(self.encoder(layers.fold(x), training=training), training=training)
+        return tf.reshape(h, [-1, self.pieces * h.shape[-1]])
+
+    def call(self, x, training=False):
+        joined = self.fc7(self.towers(x, training), training=training)
+        return self.classifier(joined)  # [B, orders]
+
+    def objective(self, x, y, outputs):
+        self.accuracy.update_state(y, outputs)
+        return cross_entropy(outputs, y)
+
+
+def _fully_connected(inputs, width, dropout, name):
+    dense = [keras.Input([inputs]), keras.layers.Dense(width), keras.layers.ReLU()]
+    if dropout:
+        dense.append(keras.layers.Dropout(dropout))
+    return keras.Sequential(dense, name=name)
+
+
+def recipe(
+    encoder="alexnet",
+    data="tfds:imagenet2012",
+    size=255,
+    batch_size=256,
+    epochs=70,  # 350,000 steps
+    learning_rate=0.01,
+    side=256,
+    tile=64,
+    grid=3,
+    orders=1000,
+    shift=2,
+    grey=0.5,
+    projection=0.5,
+    tile_width=1024,
+    width=4096,
+    dropout=0.5,
+    weight_decay=5e-4,
+    fall=0.286,  # every 100,000 of 350,000 steps
+    seed=0,
+):
+    """The paper's ImageNet run (section 4.1), numbers of MehdiNoroozi/JigsawPuzzleSolver.
+
+    At 64 px our AlexNet's first convolution is 5 x 5 with stride 1, the paper's 11 x 11 with
+    stride 2; it has batch norm where the paper's has local response normalisation.
+    """
+    view = functools.partial(
+        views,
+        size=size,
+        side=side,
+        tile=tile,
+        grid=grid,
+        orders=orders,
+        shift=shift,
+        grey=grey,
+        projection=projection,
+    )
+    dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
+    encoder = encoders.get(encoder, size=tile)
+    model = Jigsaw(encoder, orders, grid * grid, tile_width, width, dropout)
+    steps = round(dataset.steps * epochs)
+    rate = keras.optimizers.schedules.ExponentialDecay(
+        learning_rate, max(1, round(fall * steps)), 0.1, staircase=True
+    )
+    # Keras' decay does not pass through the momentum, which would gather it tenfold.
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay / (1 - 0.9)))
+    return Run(model, dataset, epochs)
+
+
+SMALL = dict(
+    encoder="resnet9",
+    data="world:n=4000",
+    size=60,
+    side=64,
+    batch_size=64,
+    epochs=3,
+    learning_rate=0.03,
+    tile=16,
+    orders=64,
+    shift=1,
+    tile_width=128,
+    width=512,
+    dropout=0.0,
+    fall=0.4,
+)
