@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfssl.layers.normalisation import BatchNormalization
+from tfssl.layers.spectral import SpectralConv2D
 
 STDDEV = 0.02  # of all first weights (Radford et al., ICLR 2016, section 4)
 
@@ -49,17 +50,17 @@ def generator(size, width, channels, kernel=4):
     return keras.Model(z, keras.layers.Activation("tanh")(x), name="generator")
 
 
-def strided(x, channels, kernel=4):
+def strided(x, channels, kernel=4, spectral=False):
     """Maps of half the side each, without pooling: convolution, batch norm, leaky ReLU (0.2).
 
-    No batch norm on the first, which sees the image. The ReLUs are called c1, c2, ... .
+    No batch norm on the first, which sees the image; with `spectral` norm (Miyato et al. 2018)
+    none at all, but biases. The ReLUs are called c1, c2, ... .
     Source: Radford et al. 2016, section 3.
     """
+    layer = SpectralConv2D if spectral else keras.layers.Conv2D
     for i, filters in enumerate(channels, 1):
-        x = keras.layers.Conv2D(
-            filters, kernel, 2, "same", use_bias=False, kernel_initializer=normal()
-        )(x)
-        x = scaled()(x) if i > 1 else x
+        x = layer(filters, kernel, 2, "same", use_bias=spectral, kernel_initializer=normal())(x)
+        x = scaled()(x) if i > 1 and not spectral else x
         x = keras.layers.LeakyReLU(0.2, name=f"c{i}")(x)
     return x
 

@@ -46,7 +46,7 @@ class SpectralConv2D(keras.layers.Conv2D):
 
     def call(self, inputs, training=False):
         y = self.convolution_op(inputs, _kernel(self, training))
-        return y + tf.convert_to_tensor(self.bias) if self.use_bias else y
+        return tf.nn.bias_add(y, self.bias) if self.use_bias else y
 
 
 @keras.saving.register_keras_serializable("tfssl")
@@ -59,4 +59,4 @@ class SpectralDense(keras.layers.Dense):
 
     def call(self, inputs, training=False):
         y = tf.matmul(inputs, _kernel(self, training))
-        return y + tf.convert_to_tensor(self.bias) if self.use_bias else y
+        return tf.nn.bias_add(y, self.bias) if self.use_bias else y

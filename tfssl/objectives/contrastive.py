@@ -6,7 +6,7 @@ Embeddings come in as the network gives them; where the paper wants unit vectors
 
 import tensorflow as tf
 
-from tfssl.objectives import replicas
+from tfssl.objectives import infomax, replicas
 from tfssl.objectives.numerics import MASKED, cosine, float32, norm, normalise
 
 
@@ -179,32 +179,20 @@ def infomax_jsd(summary, local):
     E- minus E+, shifted so that zero scores cost 0; bounded below by -2 ln 2.
     Source: Hjelm et al. 2019, equation 4, negatives as in the released code.
     """
-    scores, own = _infomax_scores(summary, local)
-    good = tf.math.log(2.0) - tf.nn.softplus(-scores)
-    bad = tf.nn.softplus(scores) - tf.math.log(2.0)
-    good = tf.reduce_sum(good * own, axis=1)  # [B, M]
-    others = float32(tf.shape(own)[1] - 1)
-    bad = tf.math.divide_no_nan(tf.reduce_sum(bad * (1 - own), axis=1), others)
-    return tf.reduce_mean(bad) - tf.reduce_mean(good)
+    return infomax.jsd(*infomax.dot_scores(summary, local))
 
 
 def infomax_nce(summary, local):
     """Deep InfoMax with infoNCE: each own location against all locations of all other images.
 
-    Args and shapes as in `infomax_jsd`. An image's other locations are masked out of its negatives
-    (the released code gives them the score -10, which leaves some of their mass).
-    Source: Hjelm et al. 2019, equation 5.
+    Args and shapes as in `infomax_jsd`. Source: Hjelm et al. 2019, equation 5.
     """
-    scores, own = _infomax_scores(summary, local)
-    positive = tf.reduce_sum(scores * own, axis=1)  # [B, M]
-    negatives = tf.where(own > 0, MASKED, scores)
-    negatives = tf.reduce_logsumexp(negatives, axis=[1, 2])[:, None]  # [B, 1]
-    return tf.reduce_mean(tf.nn.softplus(negatives - positive))
+    return infomax.nce(*infomax.dot_scores(summary, local))
 
 
-def _infomax_scores(summary, local):
-    """Scores [B, G, M] of local summaries with everybody's locations; own [B, G, 1] marks i = j."""
-    summary, local = float32(summary), float32(local)
-    scores = tf.einsum("nd,mpd->nmp", summary, replicas.gather(local))
-    own = tf.one_hot(replicas.own_columns(summary), tf.shape(scores)[1])[..., None]
-    return scores, own
+def infomax_dv(summary, local):
+    """Deep InfoMax with the Donsker-Varadhan estimate, which knows no bound.
+
+    Args and shapes as in `infomax_jsd`. Source: Hjelm et al. 2019, equation 3.
+    """
+    return infomax.dv(*infomax.dot_scores(summary, local))
