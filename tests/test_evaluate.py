@@ -12,10 +12,11 @@ from tfssl.errors import BadInput
 from tfssl.evaluate import bootstrap, features
 from tfssl.evaluate.finetune import balanced
 from tfssl.evaluate.knn import scores
-from tfssl.evaluate.layers import adaptive_average
+from tfssl.evaluate.layers import adaptive_average, pooled
 
 FAST = {
     "layers": dict(iterations=30, penalties=(0.01, 0.1)),
+    "layers_sgd": dict(iterations=60, batch_size=64, dimensions=600, flip=False),
     "linear_sgd": dict(epochs=10),
     "supervised": dict(epochs=2, least_steps=60),
     **{name: dict(epochs=2, least_steps=60) for name in ("finetune", "finetune_1", "finetune_10")},
@@ -119,6 +120,69 @@ def test_the_alexnet_tables_grids_come_out_of_9600_dimensions(size, channels, gr
     assert pooled.shape == (1, grid * grid * channels)
 
 
+ALEXNET = [(55, 96, 10), (27, 256, 6), (13, 384, 5), (13, 256, 6)]
+DENSER = [(109, 96, 10), (54, 256, 6), (26, 384, 5), (26, 256, 6)]
+RESNET = [(112, 64, 12), (56, 256, 6), (28, 512, 4), (14, 1024, 3), (7, 2048, 2)]
+TABLES = {"fair": [*ALEXNET, *DENSER, *RESNET], "deepcluster": ALEXNET}
+
+
+@pytest.mark.parametrize("pooling", list(TABLES))
+def test_published_kernels_give_the_tables_grids(pooling):
+    for size, channels, grid in TABLES[pooling]:
+        x = tf.zeros([1, size, size, channels])
+        assert pooled(x, 9600, pooling).shape == (1, grid * grid * channels), (size, channels)
+        assert pooled(x, 9600, "adaptive").shape == (1, grid * grid * channels), (size, channels)
+
+
+def test_a_published_kernel_averages_windows_and_counts_padded_zeros():
+    x = np.random.default_rng(0).normal(size=(1, 55, 55, 96)).astype(np.float32)
+    wide = np.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)])
+    slow = [
+        wide[0, 6 * i : 6 * i + 6, 6 * j : 6 * j + 6].mean((0, 1))
+        for i in range(10)
+        for j in range(10)
+    ]
+    found = pooled(x, 9600, "deepcluster")[0]
+    np.testing.assert_allclose(found, np.concatenate(slow), atol=1e-5)
+    slow = [
+        x[0, 4 * i : 4 * i + 19, 4 * j : 4 * j + 19].mean((0, 1))
+        for i in range(10)
+        for j in range(10)
+    ]
+    np.testing.assert_allclose(pooled(x, 9600, "fair")[0], np.concatenate(slow), atol=1e-5)
+
+
+def test_our_alexnets_taps_have_the_tables_sizes():
+    """With our padding the maps are a pixel wider than the tables', the grids equal."""
+    from tfssl import encoders
+
+    taps = encoders.representation(encoders.get("alexnet", size=224))(tf.zeros([1, 224, 224, 3]))
+    sizes = [pooled(taps[f"c{i}"], 9600, "fair").shape[1] for i in range(1, 6)]
+    assert sizes == [9600, 9216, 9600, 9600, 9216]
+
+
+def test_the_tables_probes_learn_and_repeat_with_their_seed():
+    train, test = blobs(300, spread=0.3), blobs(200, spread=0.3, seed=1)
+
+    class Tapped:
+        """A map whose c2 tells the class and whose c1 tells nothing."""
+
+        def __call__(self, x):
+            return x
+
+        def representation(self, x):
+            return {"c2": x[:, None, None], "c1": 0 * x[:, None, None]}
+
+    first, again = (
+        evaluate.layers_sgd(Tapped(), train, test, iterations=150, batch_size=64) for _ in range(2)
+    )
+    assert first == again
+    assert first["c2_top1"] > 0.95 and first["c1_top1"] < 0.5
+    assert [k for k in first if k.endswith("_top1")] == ["c1_top1", "c2_top1"]
+    with pytest.raises(BadInput, match="pooling is one of"):
+        evaluate.layers_sgd(Tapped(), train, test, pooling="max")
+
+
 def test_adaptive_average_equals_a_slow_loop():
     x = np.random.default_rng(0).normal(size=(2, 13, 7, 3)).astype(np.float32)
     slow = np.zeros((2, 5, 5, 3))
@@ -157,7 +221,7 @@ def test_every_protocol_measures_digits_above_chance(name, tiny, digits):
     before = tiny.get_weights()
     result = evaluate.PROTOCOLS[name](tiny, *digits, seed=0, **FAST.get(name, {}))
     json.dumps(result, allow_nan=False)
-    main = {"layers": "c2_top1", "retrieval": "R@1"}.get(name, "top1")
+    main = {"layers": "c2_top1", "layers_sgd": "c2_top1", "retrieval": "R@1"}.get(name, "top1")
     assert result[f"{main}_low"] <= result[main] <= result[f"{main}_high"]
     assert 0.15 < result[main] <= 1
     assert result["test_examples"] == 300 and result["classes"] == 10

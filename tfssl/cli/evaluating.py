@@ -12,8 +12,14 @@ from tfssl.cli.training import tell_broken, unfinished
 from tfssl.errors import BadInput
 
 ON_FEATURES = ("knn", "linear", "svm", "retrieval")
-PROTOCOLS = (*ON_FEATURES, "linear_sgd", "layers", "finetune", "finetune_10", "finetune_1")
+ON_CLASSES = (*ON_FEATURES, "linear_sgd", "layers", "layers_sgd", "finetune", "finetune_10")
+ON_CLASSES = (*ON_CLASSES, "finetune_1")
+# Protocols whose examples hold more than one class, and how such sources are read.
+ANNOTATED = {"segmentation": "segmented"}
+PROTOCOLS = (*ON_CLASSES, *ANNOTATED)
 BASELINES = ("random", "supervised")
+# The number of each protocol that the table shows.
+MAIN = ("top1", "R@1", "mean_iou")
 
 
 def evaluate(
@@ -40,14 +46,26 @@ def evaluate(
     names = [name for name in protocol if name in PROTOCOLS]
     if not names and "random" in protocol:
         raise BadInput("--protocol random repeats other protocols untrained: name at least one.")
-    train, test = (
-        _evaluated(data, split, artefact, size, max_broken, quiet) for split in ("train", "test")
-    )
+    on_classes = [name for name in names if name in ON_CLASSES]
+    train = test = None
+    if on_classes or "supervised" in protocol:
+        train, test = (
+            _evaluated(data, split, artefact, size, max_broken, quiet)
+            for split in ("train", "test")
+        )
+
+    def measured(model, who):
+        results = _measure(model, on_classes, train, test, seed, who, quiet) if on_classes else {}
+        for name in names:
+            if name in ANNOTATED:
+                note(f"{name} of {who} ...", quiet)
+                results[name] = _measure_annotated(model, name, data, size, seed)
+        return {name: results[name] for name in names}
+
     found = {"encoder": str(encoder), "data": data}
-    found["results"] = _measure(artefact.load(), names, train, test, seed, "this encoder", quiet)
+    found["results"] = measured(artefact.load(), "this encoder")
     if "random" in protocol:
-        untrained = artefact.untrained(seed)
-        found["random"] = _measure(untrained, names, train, test, seed, "a random encoder", quiet)
+        found["random"] = measured(artefact.untrained(seed), "a random encoder")
     if "supervised" in protocol:
         note("the same network trained with labels ...", quiet)
         supervised = protocols.supervised(artefact.untrained(seed), train, test, seed=seed)
@@ -57,7 +75,8 @@ def evaluate(
         rundir.write_json(json_, found)
     if artefact.run is not None:
         rundir.write_json(artefact.run / "evaluation.json", found)
-        keep_neighbours(artefact, test)
+        if test is not None:
+            keep_neighbours(artefact, test)
         refresh_report(artefact.run)
 
 
@@ -75,6 +94,15 @@ def _measure(encoder, names, train, test, seed, who, quiet):
             data = features
         results[name] = protocols.PROTOCOLS[name](encoder, *data, seed=seed)
     return results
+
+
+def _measure_annotated(encoder, name, data, size, seed):
+    """A protocol on pictures that carry more than one class."""
+    from tfssl import evaluate as protocols
+    from tfssl.pipelines.sources import annotated
+
+    parts = [getattr(annotated, ANNOTATED[name])(data, split) for split in ("train", "test")]
+    return protocols.ANNOTATED[name](encoder, *parts, size=size or 0, seed=seed)
 
 
 def embed(
@@ -148,7 +176,7 @@ def _table(found):
     for title in ("results", *BASELINES):
         who = "this one" if title == "results" else title
         for name, result in found.get(title, {}).items():
-            main = next((k for k in ("top1", "R@1") if k in result), None)
+            main = next((k for k in MAIN if k in result), None)
             if main is None:  # a result a tap
                 taps = [k for k in result if k.endswith("_top1")]
                 main = max(taps, key=result.get)

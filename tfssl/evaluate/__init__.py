@@ -8,8 +8,10 @@ from tfssl.evaluate.baselines import random, random_encoder, supervised
 from tfssl.evaluate.finetune import finetune
 from tfssl.evaluate.knn import knn
 from tfssl.evaluate.layers import layers
+from tfssl.evaluate.layers_sgd import layers_sgd
 from tfssl.evaluate.linear import linear, linear_sgd
 from tfssl.evaluate.retrieval import retrieval
+from tfssl.evaluate.segmentation import segmentation
 from tfssl.evaluate.svm import svm
 
 # What can be asked for by name; `random` is not here, as it runs the others on another encoder.
@@ -18,6 +20,7 @@ PROTOCOLS = {
     "linear": linear,
     "linear_sgd": linear_sgd,
     "layers": layers,
+    "layers_sgd": layers_sgd,
     "svm": svm,
     "finetune": finetune,
     "finetune_1": functools.partial(finetune, labels=0.01),
@@ -25,17 +28,22 @@ PROTOCOLS = {
     "retrieval": retrieval,
     "supervised": supervised,
 }
+# Those whose examples hold more than one class: maps, boxes, several labels.
+ANNOTATED = {"segmentation": segmentation}
 
 __all__ = [
+    "ANNOTATED",
     "PROTOCOLS",
     "finetune",
     "knn",
     "layers",
+    "layers_sgd",
     "linear",
     "linear_sgd",
     "random",
     "random_encoder",
     "retrieval",
+    "segmentation",
     "supervised",
     "svm",
 ]

@@ -7,12 +7,40 @@ from tfssl.errors import BadInput
 from tfssl.evaluate import features
 from tfssl.evaluate.linear import PENALTIES, fit
 
+# (side of the map, channels): (kernel, stride, padding) of the average pooling that brought it to
+# about 9,000 values. The first four are AlexNet's, the next four AlexNet's with conv1 at stride 2,
+# the last five ResNet-50's stem and stages (Goyal et al., ICCV 2019).
+FAIR = {
+    (55, 96): (19, 4, 0),
+    (27, 256): (12, 3, 0),
+    (13, 384): (9, 1, 0),
+    (13, 256): (8, 1, 0),
+    (109, 96): (28, 9, 0),
+    (54, 256): (24, 6, 0),
+    (26, 384): (14, 3, 0),
+    (26, 256): (16, 2, 0),
+    (112, 64): (10, 10, 4),
+    (56, 256): (16, 8, 0),
+    (28, 512): (13, 5, 0),
+    (14, 1024): (8, 3, 0),
+    (7, 2048): (6, 1, 0),
+}
+# Caron et al., ECCV 2018, for AlexNet at 224 px; padded zeros count in the average.
+DEEPCLUSTER = {
+    (55, 96): (6, 6, 3),
+    (27, 256): (4, 4, 0),
+    (13, 384): (3, 3, 1),
+    (13, 256): (2, 2, 0),
+}
+POOLINGS = {"adaptive": {}, "fair": FAIR, "deepcluster": DEEPCLUSTER}
+
 
 def layers(
     encoder,
     train,
     test,
     dimensions=1024,
+    pooling="adaptive",
     penalties=PENALTIES,
     validation=0.2,
     iterations=200,
@@ -26,11 +54,13 @@ def layers(
     (`adaptive_average`); tokens [N, C] are averaged over N. 9,600 dimensions give the grids of
     the AlexNet tables: 10x10x96, 6x6x256, 5x5x384, 5x5x384, 6x6x256. The default is smaller so
     that L-BFGS stays quick; the number is in the result. More channels than that are all kept.
+    `layers_sgd` trains the tables' own probes.
 
     Args:
         encoder: a Keras model with tap layers, or a SavedModel with a `representation` signature.
         train, test: labelled examples, in any form that `features.extract` reads.
         dimensions: most values per example and tap.
+        pooling: see `pooled`.
         penalties, validation, iterations, seed: as in `linear`.
         label, **reading: as in `features.extract`.
 
@@ -40,10 +70,11 @@ def layers(
         `standardised`, `validation`, `train_examples`, `test_examples`, `classes`.
 
     Raises:
-        BadInput: an encoder without taps, and all that `linear` raises.
+        BadInput: an encoder without taps, an unknown pooling, and all that `linear` raises.
     """
-    gallery, train_labels = tap_features(encoder, train, dimensions, label, **reading)
-    queries, test_labels = tap_features(encoder, test, dimensions, label, **reading)
+    reading.update(label=label, pooling=pooling)
+    gallery, train_labels = tap_features(encoder, train, dimensions, **reading)
+    queries, test_labels = tap_features(encoder, test, dimensions, **reading)
     y, truth, names = features.number(train_labels, test_labels)
     result, last = {}, {}
     for tap in gallery:
@@ -58,26 +89,60 @@ def layers(
         **result,
         "taps": len(gallery),
         "dimensions": dimensions,
+        "pooling": pooling,
         **{name: last[name] for name in settings},
     }
 
 
-def tap_features(encoder, examples, dimensions=1024, label="label", batch_size=256, key="", size=0):
+def tap_features(
+    encoder,
+    examples,
+    dimensions=1024,
+    label="label",
+    batch_size=256,
+    key="",
+    size=0,
+    pooling="adaptive",
+):
     """({tap: [N, d] float32} in the network's order, labels [N] or None), d <= `dimensions`."""
-    taps, order = _representation(encoder)
-
-    def run(x):
-        outputs = taps(x)
-        return {tap: adaptive_average(outputs[tap], dimensions) for tap in order(outputs)}
-
-    results, columns = features.run(
-        features.traced(run), encoder, examples, batch_size, key, size, label, keep=()
-    )
+    run, order = pooled_taps(encoder, dimensions, pooling)
+    results, columns = features.run(run, encoder, examples, batch_size, key, size, label, keep=())
     # A traced function sorts the keys of what it returns.
     return {tap: results[tap] for tap in order(results)}, columns.get("label")
 
 
-def _representation(encoder):
+def pooled_taps(encoder, dimensions, pooling):
+    """(batch -> {tap: [B, d]}, function that puts tap names in the network's order)."""
+    if pooling not in POOLINGS:
+        raise BadInput(f"pooling is one of {', '.join(POOLINGS)}, not {pooling!r}")
+    taps, order = representation(encoder)
+
+    def run(x):
+        outputs = taps(x)
+        return {tap: pooled(outputs[tap], dimensions, pooling) for tap in order(outputs)}
+
+    return features.traced(run), order
+
+
+def pooled(x, dimensions=9600, pooling="adaptive"):
+    """[B, ..., C] -> [B, d] float32, by a table's own average pooling where its maps are met.
+
+    `pooling`: "fair" and "deepcluster" take the kernel, stride and padding that were published for
+    a map of this side and these channels; every other map, and "adaptive", is averaged by
+    `adaptive_average` to at most `dimensions` values.
+    """
+    x = tf.cast(x, tf.float32)
+    sides, channels = set(x.shape[1:-1]), x.shape[-1]
+    side = sides.pop() if len(sides) == 1 else None
+    if x.shape.rank != 4 or (side, channels) not in POOLINGS[pooling]:
+        return adaptive_average(x, dimensions)
+    kernel, stride, padding = POOLINGS[pooling][side, channels]
+    around = [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
+    x = tf.nn.avg_pool2d(tf.pad(x, around), kernel, stride, "VALID")
+    return tf.reshape(x, [-1, x.shape[1] * x.shape[2] * channels])
+
+
+def representation(encoder):
     """(batch -> {tap: tensor}, function that puts tap names in the network's order)."""
     from tfssl import encoders
 

@@ -1,0 +1,242 @@
+"""Segmentation reads classes out of maps, counts them as the formula does, and knows the forms."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.command_line import call
+from tfssl import evaluate
+from tfssl.errors import BadInput
+from tfssl.evaluate import metrics
+from tfssl.evaluate.segmentation import confusion, mean, per_class
+from tfssl.pipelines import errors
+from tfssl.pipelines.sources import annotated
+
+
+def painted(count, seed=0, size=32):
+    """Pictures of a red and a blue rectangle on grey: classes 1, 2 and 0, a void row above."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(90, 110, (count, size, size, 3)).astype(np.uint8)
+    truth = np.zeros((count, size, size), np.int32)
+    for i in range(count):
+        for label, channel in ((1, 0), (2, 2)):
+            y, x = generator.integers(2, size - 14, 2)
+            images[i, y : y + 12, x : x + 12] = 40
+            images[i, y : y + 12, x : x + 12, channel] = 230
+            truth[i, y : y + 12, x : x + 12] = label
+    truth[:, 0] = 255
+    return images, truth
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name="c1")(inputs)
+    x = keras.layers.Conv2D(24, 3, 2, padding="same", activation="relu", name="c2")(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def test_the_worked_confusion_gives_its_mean():
+    table = np.array([[50, 10], [5, 35]])
+    np.testing.assert_allclose(per_class(table), [50 / 65, 0.7])
+    assert mean(table) == pytest.approx(0.734615, abs=1e-6)
+
+
+def test_tables_of_pictures_sum_to_the_metric_of_them_all():
+    generator = np.random.default_rng(0)
+    truth = generator.choice([0, 1, 2, 4, 255], (6, 9, 7))
+    prediction = generator.choice([0, 1, 2, 3], (6, 9, 7))
+    tables = sum(confusion(p, t, 6) for p, t in zip(prediction, truth))
+    assert mean(tables) == pytest.approx(metrics.mean_iou(prediction, truth, 6))
+    assert np.isnan(per_class(tables)[5]) and tables.sum() == (truth != 255).sum()
+
+
+def test_a_head_on_frozen_maps_finds_colours(tiny):
+    before = tiny.get_weights()
+    result = evaluate.segmentation(tiny, painted(40), painted(10, 1), iterations=80)
+    json.dumps(result, allow_nan=False)
+    assert result["mean_iou"] > 0.75 > 0.4 > result["majority_mean_iou"]
+    assert result["mean_iou_low"] <= result["mean_iou"] <= result["mean_iou_high"]
+    assert result["classes"] == 3 and len(result["iou"]) == 3 and result["taps"] == ["c1", "c2"]
+    for old, new in zip(before, tiny.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_fit_repeats_with_its_seed(tiny):
+    parts = painted(12), painted(4, 1)
+    first, again = (evaluate.segmentation(tiny, *parts, iterations=4) for _ in range(2))
+    assert first == again
+
+
+def test_a_trunk_may_train_too_and_is_put_back(tiny):
+    before = tiny.get_weights()
+    parts = painted(20), painted(6, 1)
+    moved = evaluate.segmentation(tiny, *parts, iterations=40, frozen=False)
+    assert moved["mean_iou"] > 0.5 and not moved["frozen"]
+    for old, new in zip(before, tiny.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_ignored_pixels_count_neither_in_training_nor_in_testing(tiny):
+    (images, truth), (queries, true) = painted(12), painted(4, 1)
+
+    def hidden(part, value):
+        return np.where(np.isin(part, (2, 255)), value, part)
+
+    first, second = (
+        evaluate.segmentation(
+            tiny,
+            (images, hidden(truth, value)),
+            (queries, hidden(true, value)),
+            iterations=4,
+            ignore=value,
+            classes=2,
+        )
+        for value in (255, 7)
+    )
+    assert first == {**second, "ignore": 255} and first["classes"] == 2
+    test = queries, true
+    with pytest.raises(BadInput, match="no pixel that counts"):
+        evaluate.segmentation(tiny, (images, np.full_like(truth, 255)), test)
+    with pytest.raises(BadInput, match="hold class 2"):
+        evaluate.segmentation(tiny, (images, truth), test, classes=2)
+
+
+def test_predictions_are_counted_at_the_true_maps_own_size(tiny):
+    images, truth = painted(6)
+    result = evaluate.segmentation(tiny, (images, truth), (images, truth), iterations=2, size=16)
+    whole = tf.data.Dataset.from_tensor_slices({"image": images, "segmentation": truth[..., None]})
+    again = evaluate.segmentation(tiny, whole.batch(3), whole, iterations=2, size=(16, 16))
+    assert (result["height"], result["width"]) == (16, 16)
+    assert again == result
+
+
+def test_a_saved_model_and_a_transformers_tokens_serve(tiny, tmp_path):
+    import tfssl
+    from tfssl import encoders
+
+    tfssl.export(tiny, tmp_path / "encoder")
+    parts = painted(10), painted(4, 1)
+    live = evaluate.segmentation(tiny, *parts, iterations=5)
+    loaded = evaluate.segmentation(
+        tf.saved_model.load(str(tmp_path / "encoder")), *parts, iterations=5
+    )
+    assert loaded["mean_iou"] == pytest.approx(live["mean_iou"], abs=0.02)
+    tokens = encoders.get("vit_mini", size=32)
+    result = evaluate.segmentation(tokens, *parts, iterations=2)
+    assert result["taps"] == [encoders.tap_names(tokens)[-1]]
+    flat = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D()])
+    with pytest.raises(BadInput):
+        evaluate.segmentation(flat, *parts)
+
+
+def saved(path, array):
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def as_camvid(folder, images, truth):
+    for split, part in (("train", slice(0, 4)), ("test", slice(4, 6))):
+        for i, (image, classes) in enumerate(zip(images[part], truth[part])):
+            saved(folder / split / f"{i}.jpg", image)
+            saved(folder / f"{split}annot" / f"{i}.png", np.where(classes == 255, 11, classes))
+
+
+def as_voc(folder, images, truth):
+    from PIL import Image
+
+    for split, part in (("train", range(4)), ("val", range(4, 6))):
+        for i in part:
+            saved(folder / "JPEGImages" / f"{i}.jpg", images[i])
+            picture = Image.fromarray(truth[i].astype(np.uint8)).convert("P")
+            palette = Image.fromarray(truth[i].astype(np.uint8), "L")
+            picture = Image.new("P", palette.size)
+            picture.putdata(list(palette.getdata()))
+            picture.putpalette([value for i in range(256) for value in (255 - i, i // 2, 7)])
+            path = folder / "SegmentationClass" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+        lists = folder / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{split}.txt").write_text("".join(f"{i}\n" for i in part))
+
+
+def as_coco(folder, images, truth):
+    for split, part in (("train2017", range(4)), ("val2017", range(4, 6))):
+        for i in part:
+            saved(folder / "images" / split / f"{i}.jpg", images[i])
+            saved(folder / "semantic" / split / f"{i}.png", truth[i].astype(np.uint8))
+
+
+@pytest.mark.parametrize("form", [as_camvid, as_voc, as_coco])
+def test_folders_of_every_form_give_the_same_maps(form, tmp_path):
+    images, truth = painted(6)
+    form(tmp_path, images, truth.astype(np.uint8))
+    train, test = annotated.segmented(str(tmp_path)), annotated.segmented(f"{tmp_path}@test")
+    assert int(train.cardinality()) == 4 and int(test.cardinality()) == 2
+    for position, example in enumerate([*train, *test]):
+        np.testing.assert_array_equal(example["segmentation"], truth[position])
+        assert example["image"].dtype == tf.uint8 and example["image"].shape == (32, 32, 3)
+
+
+def test_sources_without_maps_are_refused_in_a_sentence(tmp_path):
+    with pytest.raises(errors.BadInput, match="no maps of classes"):
+        annotated.segmented(str(tmp_path))
+    with pytest.raises(errors.BadInput, match="no such file or folder"):
+        annotated.segmented(str(tmp_path / "nothing"))
+    with pytest.raises(BadInput, match="map of classes"):
+        rows = tf.data.Dataset.from_tensor_slices({"image": np.zeros((2, 8, 8, 3), np.uint8)})
+        evaluate.segmentation(None, rows, rows)
+
+
+def test_in_world_a_pixels_class_is_its_objects(tiny):
+    world = annotated.segmented("world:size=32,n=12")
+    from tfssl.evaluate.segmentation import examples
+
+    for raw, (_, truth) in zip(world, examples(world)):
+        for row, label in enumerate(raw["object_label"].numpy()):
+            assert (truth.numpy()[raw["masks"].numpy() == row + 1] == label + 1).all()
+        assert (truth.numpy()[raw["masks"].numpy() == 0] == 0).all()
+    result = evaluate.segmentation(
+        tiny, world, annotated.segmented("world:size=32,n=4", "test"), iterations=3
+    )
+    assert result["test_examples"] == 4 and 0 < result["mean_iou"] < 1
+
+
+def test_the_command_measures_segmentation_beside_a_random_encoder(tiny, tmp_path, monkeypatch):
+    import functools
+
+    import tfssl
+
+    few = functools.partial(evaluate.segmentation, iterations=2)
+    monkeypatch.setitem(evaluate.ANNOTATED, "segmentation", few)
+
+    images, truth = painted(6)
+    as_camvid(tmp_path / "roads", images, truth.astype(np.uint8))
+    tfssl.export(tiny, tmp_path / "encoder")
+    words = ("--protocol", "segmentation", "--protocol", "random", "--json", tmp_path / "r.json")
+    done = call("evaluate", tmp_path / "encoder", "--data", tmp_path / "roads", *words, "--quiet")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert {"mean_iou", "mean_iou_low", "ignore"} <= set(found["results"]["segmentation"])
+    assert "segmentation" in found["random"] and "mean_iou" in done.out
+    refused = call("evaluate", tmp_path / "encoder", "--data", "digits", *words[:2], "--quiet")
+    assert refused.code == 2 and "maps of classes" in refused.err
+
+
+@pytest.mark.slow
+def test_roads_are_found_on_camvid(shared):
+    from tfssl import encoders
+
+    parts = [annotated.segmented(shared / "data" / "camvid", split) for split in ("train", "test")]
+    keras.utils.set_random_seed(0)
+    encoder = encoders.get("conv4")
+    result = evaluate.segmentation(encoder, *parts, iterations=100, batch_size=4, size=(90, 120))
+    assert result["classes"] == 11 and result["test_examples"] == 50
+    assert result["mean_iou"] > result["majority_mean_iou"] + 0.1
