@@ -12,7 +12,7 @@ import typer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from tfssl.cli import demonstration, evaluating, training
+from tfssl.cli import auditing, demonstration, evaluating, training
 from tfssl.cli.console import callers_fault, progress, say
 from tfssl.cli.options import MaxBroken, Quiet
 
@@ -31,6 +31,7 @@ for command in (
     evaluating.evaluate,
     evaluating.embed,
     evaluating.export,
+    auditing.audit,
     demonstration.demo,
 ):
     app.command()(command)

@@ -40,9 +40,8 @@ def views(examples, seed, size=548, area=(0.5, 1.5), shrink=0.33, guard="drop", 
     The image is resized, its aspect kept, to `area` times size^2 pixels (548 px and 0.5 to 1.5: the
     paper's 150,000 to 450,000). Each patch is by itself shrunk and enlarged again with probability
     `shrink`, robbed of the colours by which a lens tells the place (`guard`: "drop" leaves one
-    channel in noise, "project" takes out green-magenta), and standardised (section 3.1). Without
-    guards, to see what they are worth: "none" keeps all colours, "touching" drops them but has
-    neither gap nor jitter.
+    channel in noise, "project" takes out green-magenta), and standardised (section 3.1). To see
+    what guards are worth, "none" keeps all colours, and "touching" has neither gap nor jitter.
 
     Patches come in the units of encoders: MEAN + p / 255 where p has mean 0 and an RMS of 50.
     `cell` is patch, gap and jitter in pixels: the paper's 96, 48, 7, below 241 px `lattice(size)`.

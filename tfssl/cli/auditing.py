@@ -1,0 +1,87 @@
+"""`tfssl audit`: whether a pretext can be solved by a trivial cue."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from tfssl.cli import laboratory
+from tfssl.cli.console import note, progress
+from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, arguments_of, load
+from tfssl.cli.training import tell_broken
+from tfssl.errors import BadInput
+
+
+def audit(
+    method: str,
+    data: Data,
+    out: Annotated[
+        pathlib.Path, typer.Option(help="Folder of audit.json, audit.txt and audit.png.")
+    ] = pathlib.Path("tfssl-audit"),
+    cue: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=STRENGTH]", help="A cue; any number. Default: all that apply."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of each training.")] = 100,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, max=1e6, help="For everything, instead of --steps.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each kind.")] = 2,
+    examples: Annotated[int, typer.Option(min=8, help="The most to train on.")] = 2000,
+    encoder: Annotated[str, typer.Option(help="An encoder's name.")] = "",
+    size: Size = None,
+    batch_size: Annotated[int | None, typer.Option(min=2)] = None,
+    seed: Seed = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe keyword.")
+    ] = None,
+    json_: Annotated[
+        pathlib.Path | None, typer.Option("--json", help="Write the results here too.")
+    ] = None,
+    max_broken: MaxBroken = 0.5,
+    quiet: Quiet = False,
+):
+    """Measures whether a pretext is solved by a trivial cue: trained with it and without it."""
+    from tfssl import rundir, zoo
+    from tfssl.report.audit import picture
+
+    module = zoo.get(method)
+    room = zoo.card(method)["modality"]
+    cues = laboratory.chosen(method, room, module, cue or [])
+    given = {"encoder": encoder, "data": data, "size": size, "seed": seed}
+    arguments = arguments_of(module, method, True, {**given, "batch_size": batch_size}, set_ or [])
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {out}: this is a file; give a folder's name.")
+    for path in filter(None, (out, json_ and json_.parent)):
+        path.mkdir(parents=True, exist_ok=True)
+    with progress("reading the data", quiet) as step:
+        source = load(data, "train", max_broken, quiet)
+        tell_broken(source, quiet)
+        held = load(data, "test", max_broken, quiet)
+        bench = laboratory.Bench(module, room, arguments, source, held, examples, cues, step)
+    if not bench.labelled:
+        note(f"{data} has no labels: the downstream probe is left out.", quiet)
+    arms = laboratory.arms(bench, cues)
+    if minutes:
+        steps = laboratory.steps_within(minutes, bench, arms, seeds)
+        note(f"{len(arms)} kinds of training, {steps} steps each.", quiet)
+    with progress(f"{len(cues)} cues", quiet) as step:
+        measured = laboratory.measured(bench, arms, steps, range(seed, seed + seeds), step)
+    found = {
+        "method": method,
+        "data": data,
+        "steps": steps,
+        "seeds": seeds,
+        "train_examples": bench.count,
+        "held_out_examples": bench.held_out_count,
+        "arguments": {key: str(value) for key, value in arguments.items()},
+        **laboratory.findings(bench, cues, measured),
+    }
+    rundir.write_json(out / "audit.json", found)
+    if json_ is not None:
+        rundir.write_json(json_, found)
+    picture(found, out / "audit.png")
+    table = laboratory.table(found)
+    (out / "audit.txt").write_text(table + "\n")
+    print(table)
+    note(f"{out / 'audit.png'}   {out / 'audit.json'}", quiet)

@@ -1,0 +1,447 @@
+"""What `tfssl audit` trains, and what it makes of the results: cues of the data joined to a method.
+
+A cue is measured twice. On the data, as it is, with the cue put in, and with the cue put in and
+taken out again; and alone, on textures that hold nothing else, where a pretext that is solved is
+solved by the cue. A method's own safeguards are compared where its module names them:
+`GUARDS = {cue: (keywords that let the cue in, {fix: keywords})}`.
+"""
+
+import inspect
+import io
+import math
+from typing import NamedTuple
+
+from tfssl.cli.console import clock
+from tfssl.cli.options import near
+from tfssl.cli.training import build
+from tfssl.errors import BadInput
+
+NEEDED = {
+    "image": ("image",),
+    "video": ("frames", "fps"),
+    "geometry": ("frames", "fps"),
+    "audio_visual": ("frames", "fps", "audio", "sample_rate"),
+    "video_text": ("frames", "fps", "text"),
+}
+BYTES = 2**28  # of examples that are held
+HELD_OUT = 512
+PROBED = 1500  # examples that the downstream probe is trained on
+PENALTY = 0.01  # of the probe: fixed, so that all arms are measured alike
+HELD_OUT_SEED = 10_007  # of held-out views: the same in every arm
+MOST_FRAMES, MOST_SECONDS = 48, 3  # of clips of several lengths
+AT_ONCE = 100
+KINDS = ("data", "texture")
+
+
+class Arm(NamedTuple):
+    """One kind of training; what two cues need alike is trained once."""
+
+    content: str  # of KINDS
+    cue: str = ""
+    stage: str = ""  # "put" or "removed"
+    guards: tuple = ()  # (keyword, value) that differ from the call's own
+
+
+def chosen(method, room, module, words):
+    """{cue: strength} of `--cue NAME[=STRENGTH]`, or of all that apply to the method."""
+    from tfssl.pipelines.augment import cues
+
+    guards = getattr(module, "GUARDS", {})
+    apply = [n for n in cues.applying(room) if cues.CUES[n].put or n in guards]
+    if not apply:
+        raise BadInput(f"No known cue is for {room} methods such as {method}: nothing to audit.")
+    found = {}
+    for word in words or apply:
+        name, equals, text = word.partition("=")
+        if name not in cues.CUES:
+            raise BadInput(f"--cue {name}: there is no such cue;{near(name, apply)}")
+        if name not in apply:
+            raise BadInput(
+                f"--cue {name}: not for {method}, for which there are {', '.join(apply)}."
+            )
+        cue = cues.CUES[name]
+        strength = cue.strength
+        if equals:
+            try:
+                strength = float(text)
+            except ValueError:
+                strength = math.nan
+            if not cue.put or not cue.least <= strength <= cue.most:
+                limits = f"from {cue.least:g} to {cue.most:g}" if cue.put else "none"
+                raise BadInput(f"--cue {word}: the strength of {name} is {limits} ({cue.meaning}).")
+        found[name] = strength
+    return found
+
+
+class Bench:
+    """The data, held in memory in one shape, and the method's recipe over any form of it.
+
+    Pictures of several sizes are cropped to the recipe's `size`; clips of several lengths are cut,
+    or their last frame and silence repeated, to 48 frames and 3 seconds.
+    """
+
+    def __init__(self, module, room, arguments, source, held, examples, cues, progress):
+        from tfssl.pipelines import sources
+
+        self.module, self.arguments, self.cues = module, dict(arguments), cues
+        views = module.views
+        uses = tuple(getattr(getattr(views, "func", views), "uses", ()))
+        self.keys = NEEDED[room] + tuple(key for key in uses if key not in NEEDED[room])
+        for key in self.keys:
+            sources.require(source, key, str(arguments["data"]))
+        self.labelled = "label" in source.element_spec and "label" in held.element_spec
+        keys = (*self.keys, "index", *(["label"] if self.labelled else []))
+        size = arguments.get("size") or 64
+        each = sum(_bytes(source.element_spec[key], size) for key in keys)
+        most = max(8, min(examples, BYTES // each))
+        wanted = (source, most), (held, min(HELD_OUT, most))
+        self.parts = {}
+        for (dataset, count), part in zip(wanted, ("train", "test")):
+            self.parts[part] = _collected(dataset, keys, count, size, progress)
+        self.count = len(self.parts["train"]["index"])
+        self.held_out_count = len(self.parts["test"]["index"])
+        known = inspect.signature(module.recipe).parameters
+        if "batch_size" in known:
+            default = self.arguments.get("batch_size") or known["batch_size"].default
+            self.arguments["batch_size"] = min(default, self.count, self.held_out_count)
+        self.defaults = {name: known[name].default for name in known}
+        self._made = {}
+
+    def guards(self, keywords):
+        """Keywords as an arm keeps them: only what differs from the call's own."""
+        own = {**self.defaults, **self.arguments}
+        return tuple(sorted((k, v) for k, v in keywords.items() if own.get(k) != v))
+
+    def dataset(self, arm, part):
+        """The examples of an arm, with whatever is put in or taken out, readable anywhere."""
+        import tensorflow as tf
+
+        kept = self._made.setdefault(arm[:3], {})
+        if len(self._made) > 2:  # arms come in order: older ones are done
+            del self._made[next(iter(self._made))]
+        if part not in kept:
+            kept[part] = self._examples(arm, part)
+        examples = kept[part]
+        dataset = tf.data.Dataset.from_tensor_slices(examples)
+        dataset.gather = lambda at: {key: tf.gather(value, at) for key, value in examples.items()}
+        return dataset
+
+    def _examples(self, arm, part):
+        import tensorflow as tf
+
+        from tfssl.pipelines.augment import cues
+
+        examples = {k: v for k, v in self.parts[part].items() if k != "label"}
+        if arm.content == "texture":
+            examples = {**examples, **self._textures(part, examples)}
+        if not arm.cue:
+            return examples
+        cue, strength = cues.CUES[arm.cue], self.cues[arm.cue]
+
+        def change(batch):
+            batch = cues.changed(batch, (cue.keys, cue.put), strength, seed=1)
+            if arm.stage == "removed":
+                batch = cues.changed(batch, (cue.keys, cue.remove), strength, seed=2)
+            return batch
+
+        return _in_chunks(change, examples)
+
+    def _textures(self, part, examples):
+        """Pictures without content in the shape of the examples' own."""
+        import tensorflow as tf
+
+        from tfssl.pipelines.augment import cues
+
+        pictures = {k: v for k, v in examples.items() if k in cues.PICTURES}
+
+        def draw(batch):
+            index = tf.cast(batch["index"], tf.int32)
+            seeds = tf.stack([index, tf.fill(tf.shape(index), int(part == "test"))], axis=1)
+            made = {}
+            for key, value in pictures.items():
+                *frames, height, width, _ = value.shape[1:]
+                made[key] = cues.texture(seeds, height, width, frames)
+            return made
+
+        return _in_chunks(draw, {"index": examples["index"]})
+
+    def trial(self, arm, steps):
+        """f(seed) -> (run, held-out views) of an arm, for `tfssl.audit.audit`."""
+
+        def made(seed):
+            return self.run(arm, "train", seed, steps), self.run(arm, "test", HELD_OUT_SEED).dataset
+
+        return made
+
+    def run(self, arm, part, seed, steps=None):
+        arguments = {**self.arguments, **dict(arm.guards), "data": self.dataset(arm, part)}
+        if "seed" in self.defaults:
+            arguments["seed"] = seed
+        passes = None
+        if steps:
+            passes = steps / max(1, self.count // self.arguments.get("batch_size", 1))
+        run = build(self.module, arguments, epochs=passes)
+        if getattr(run.model, "optimizer", None) is None:
+            raise BadInput("This method trains by no gradient, so it has no pretext to audit.")
+        return run
+
+    def probe(self):
+        """f(encoder) -> top-1 of a linear layer on features of the data as they are, or None."""
+        import numpy as np
+        import tensorflow as tf
+
+        from tfssl import evaluate
+        from tfssl.pipelines import batching
+
+        if not self.labelled or len(np.unique(self.parts["train"]["label"])) < 2:
+            self.labelled = False
+            return None
+        seen = [k for k in ("image", "frames", "audio", "label") if k in self.parts["train"]]
+
+        def batches(part):
+            held = {key: self.parts[part][key][:PROBED] for key in seen}
+            return batching.evaluation(tf.data.Dataset.from_tensor_slices(held), 100)
+
+        train, test = batches("train"), batches("test")
+        return lambda encoder: evaluate.linear(encoder, train, test, penalties=[PENALTY])["top1"]
+
+
+def arms(bench, cues):
+    """All trainings that the cues need: a list of `Arm` without repetition, in the cues' order."""
+    found = {}
+    for name in cues:
+        for content in KINDS:
+            for arm in _arms_of(bench, name, content).values():
+                found[arm] = None
+    return list(found)
+
+
+def _arms_of(bench, name, content):
+    """{role: `Arm`} of one cue: without, with, removed, and for each fix FIX and without FIX."""
+    from tfssl.pipelines.augment import cues
+
+    if content == "texture" and "audio" in cues.CUES[name].keys:
+        return {}  # a texture makes no sound
+    off, fixes = getattr(bench.module, "GUARDS", {}).get(name, ({}, {}))
+    let_in = bench.guards(off)
+    if cues.CUES[name].put is None:
+        return {"without": Arm(content), "with": Arm(content, guards=let_in)}
+    roles = {
+        "without": Arm(content, guards=let_in),
+        "with": Arm(content, name, "put", let_in),
+        "removed": Arm(content, name, "removed", let_in),
+    }
+    for fix, keywords in fixes.items():
+        roles[f"without, {fix}"] = Arm(content, guards=bench.guards(keywords))
+        roles[f"with, {fix}"] = Arm(content, name, "put", bench.guards(keywords))
+    return roles
+
+
+def measured(bench, arms, steps, seeds, progress):
+    """{arm: what `tfssl.audit.audit` found}; textures are trained on from the first seed alone."""
+    from tfssl import audit
+
+    probe = bench.probe()
+    of = {kind: [arm for arm in arms if arm.content == kind] for kind in KINDS}
+    total = len(of["data"]) * len(seeds) + len(of["texture"])
+    found, before = {}, 0
+    for kind, drawn, look in (("data", seeds, probe), ("texture", seeds[:1], None)):
+        trials = {arm: bench.trial(arm, steps) for arm in of[kind]}
+        found |= audit.audit(
+            trials,
+            steps,
+            drawn,
+            probe=look,
+            progress=lambda done, _, b=before: progress(b + done, total),
+        )
+        before += len(trials) * len(drawn)
+    return found
+
+
+def steps_within(minutes, bench, arms, seeds):
+    """Steps of each training such that all of them take about `minutes`: a few are timed."""
+    start = clock()
+    run = bench.run(arms[0], "train", 0, 8)
+    data = run.dataset.endless()
+    run.model.fit(data, steps_per_epoch=2, epochs=1, verbose=0, shuffle=False)
+    traced = clock()
+    run.model.fit(data, steps_per_epoch=6, epochs=1, verbose=0, shuffle=False)
+    each, overhead = (clock() - traced) / 6, 2 * (traced - start)
+    trainings = sum(seeds if arm.content == "data" else 1 for arm in arms)
+    return max(5, int((60 * minutes / trainings - overhead) / each))
+
+
+def findings(bench, cues, measured):
+    """{metric, probe, cues: a row a cue}: everything that the table and the picture show."""
+    from tfssl.pipelines.augment.cues import CUES
+
+    metric = next(iter(measured.values()))["metric"]
+    rows = []
+    for name, strength in cues.items():
+        row = {"cue": name, "meaning": CUES[name].meaning, "strength": strength}
+        row["remedy"] = CUES[name].remedy
+        for content, key in zip(KINDS, ("pretext", "alone")):
+            roles = _arms_of(bench, name, content)
+            row[key] = _compared({role: measured[arm] for role, arm in roles.items()}, metric)
+        row["probe"] = _probes({r: measured[a] for r, a in _arms_of(bench, name, "data").items()})
+        row["verdict"] = verdict(row, metric)
+        rows.append(row)
+    return {"metric": metric, "probe": "linear, top1" if bench.labelled else None, "cues": rows}
+
+
+def _compared(roles, metric):
+    """Each role's mean, and its difference to the same training without the cue."""
+    from tfssl.audit import difference, gained, summary
+
+    found = {}
+    for role, result in roles.items():
+        found[role] = summary(result["scores"])
+        base = "without" + role.removeprefix("with") if role.startswith("with, ") else "without"
+        if role != "without" and not role.startswith("without, "):
+            change = difference(result["scores"], roles[base]["scores"])
+            won = gained(change, metric, found[base]["value"])
+            found[role] |= {"difference": change, "gained": bool(won)}
+    return found
+
+
+def _probes(roles):
+    from tfssl.audit import summary
+
+    found = {}
+    for role, result in roles.items():
+        if result["probe"] is not None:
+            found[role] = {**summary(result["probe"][:, None]), "seeds": list(result["probe"])}
+    return found
+
+
+def verdict(row, metric):
+    """What was seen, in a few words."""
+    alone, helped = row["alone"].get("with", {}).get("gained"), row["pretext"]["with"]["gained"]
+    if alone and helped:
+        return "a shortcut, and taken"
+    if alone:
+        return "solves it alone; no gain on this data"
+    return "helps on this data" if helped else "no help seen"
+
+
+def table(found):
+    """The results as a table of text, a line a cue and one more for each fix."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    percent = found["metric"] == "accuracy"
+    head = "accuracy %" if percent else "loss"
+
+    def number(value, signed=False):
+        if value is None:
+            return "-"
+        value = 100 * value if percent else value
+        return f"{value:{'+' if signed else ''}.{1 if percent else 3}f}"
+
+    def change(entry):
+        d = entry["difference"]
+        return f"{number(d['value'], True)} [{number(d['low'], True)}, {number(d['high'], True)}]"
+
+    def value(part, role):
+        return number(part[role]["value"]) if role in part else "-"
+
+    def share(part, role):
+        return f"{100 * part[role]['value']:.1f}" if role in part else "-"
+
+    columns = ("cue", "without", "with", "gain [95 %]", "alone: without", "with", "probe %", "with")
+    grid = Table(*columns, "what was seen", box=box.SIMPLE_HEAD)
+    for row in found["cues"]:
+        pretext, alone, probe = row["pretext"], row["alone"], row["probe"]
+        grid.add_row(
+            row["cue"], value(pretext, "without"), value(pretext, "with"), change(pretext["with"]),
+            value(alone, "without"), value(alone, "with"),
+            share(probe, "without"), share(probe, "with"), row["verdict"],
+        )  # fmt: skip
+        for role in pretext:
+            if role == "removed" or role.startswith("with, "):
+                name = row["remedy"] if role == "removed" else role.removeprefix("with, ")
+                base = "without" if role == "removed" else f"without, {name}"
+                left = alone.get(role, {}).get("gained")
+                said = "" if left is None else "the cue still shows" if left else "takes it out"
+                grid.add_row(
+                    f"  fix: {name}", value(pretext, base), value(pretext, role),
+                    change(pretext[role]), value(alone, base), value(alone, role),
+                    share(probe, base), share(probe, role), said,
+                )  # fmt: skip
+    text = io.StringIO()
+    console = Console(file=text, width=150)
+    print(
+        f"{found['method']} on {found['data']}: {head} of the pretext, held out; {found['seeds']} "
+        f"seeds of {found['steps']} steps. alone: on textures without content.",
+        file=text,
+    )
+    console.print(grid)
+    return text.getvalue().rstrip()
+
+
+def _collected(dataset, keys, most, size, progress):
+    """The first `most` examples as a dict of arrays of one shape."""
+    import numpy as np
+
+    ready = dataset.map(lambda example: _shaped({key: example[key] for key in keys}, size))
+    count = int(dataset.cardinality())
+    rows = []
+    for batch in ready.take(most).batch(AT_ONCE).as_numpy_iterator():
+        rows.append(batch)
+        progress(len(rows) * AT_ONCE, min(most, count) if count > 0 else most)
+    if not rows:
+        raise BadInput("The data holds no example in one of its splits, train or test.")
+    return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+
+
+def _shaped(example, size):
+    """An example whose shape is known: pictures, clips and sounds of any size are cut to one."""
+    import tensorflow as tf
+
+    from tfssl.pipelines.augment.image import centre_crop
+
+    def pictures(x):
+        return tf.cast(tf.round(255 * centre_crop(x, size)), tf.uint8)
+
+    for key, x in example.items():
+        if x.shape.is_fully_defined():
+            continue
+        if key in ("image", "image_right"):
+            example[key] = pictures(x[None])[0]
+        elif key in ("frames", "frames_right"):
+            at = tf.minimum(tf.range(MOST_FRAMES), tf.shape(x)[0] - 1)
+            example[key] = pictures(tf.gather(x, at)[None])[0]
+        elif key == "audio":
+            samples = MOST_SECONDS * 16000
+            padded = tf.pad(x[:samples], [[0, tf.maximum(0, samples - tf.shape(x)[0])]])
+            example[key] = tf.ensure_shape(padded, [samples])
+    return example
+
+
+def _bytes(spec, size):
+    """Of one value; what has no shape yet will be a picture or a clip of `size`."""
+    if spec.shape.is_fully_defined():
+        return spec.shape.num_elements() * (spec.dtype.size or 64)
+    return MOST_FRAMES * size * size * 3 if spec.shape.rank == 4 else max(size * size * 3, 2**17)
+
+
+def _in_chunks(function, examples):
+    """`function` of a dict of arrays as one graph, some examples at a time."""
+    import numpy as np
+    import tensorflow as tf
+
+    count = len(examples["index"])
+    specs = {k: tf.TensorSpec([None, *v.shape[1:]], _kind(v)) for k, v in examples.items()}
+    function = tf.function(function, autograph=False).get_concrete_function(specs)
+    parts = [
+        function({k: tf.constant(v[i : i + AT_ONCE], _kind(v)) for k, v in examples.items()})
+        for i in range(0, count, AT_ONCE)
+    ]
+    return {key: np.concatenate([np.asarray(part[key]) for part in parts]) for key in parts[0]}
+
+
+def _kind(values):
+    import tensorflow as tf
+
+    return tf.string if values.dtype == object else tf.as_dtype(values.dtype)
