@@ -1,4 +1,4 @@
-"""Train one encoder on several pretexts at once: where a patch lies, what colour, which way up.
+"""Train one encoder on several pretexts at once: places, colours, crops of one image, what moves.
 
 Paper: Multi-task Self-Supervised Visual Learning
 Authors: Carl Doersch, Andrew Zisserman
@@ -7,6 +7,7 @@ URL: https://arxiv.org/abs/1708.07860
 Family: multi-task
 """
 
+import difflib
 import functools
 
 import keras
@@ -14,40 +15,55 @@ import tensorflow as tf
 
 from tfssl import encoders
 from tfssl.errors import BadInput
+from tfssl.layers.mixture import readers
 from tfssl.method import MultiTask, Run
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import rgb_to_lab
-from tfssl.zoo.image import colorization, relative_position, rotation
+from tfssl.pipelines.sample.clips import frame_pair
+from tfssl.zoo.image import colorization, exemplar_triplet, relative_position, rotation
+from tfssl.zoo.image import watching_move as moving
 
-TASKS = ("relative_position", "colorization", "rotation")
+# Rotation is ours; the others are the paper's.
+TASKS = ("relative_position", "colorization", "rotation", "exemplar", "motion_segmentation")
+STRIDE = 8  # of the map of what moves
 
 
-def views(examples, seed, size=224, tasks=TASKS):
+def views(examples, seed, size=224, tasks=TASKS[:-1]):
     """({task: x}, {task: y}), each as the task's own method has it, all of lightness alone.
 
     Harmonised inputs (section 3.5): every picture is taken to Lab, ab thrown away, L given three
-    times. So colour dropping has nothing left to do, and all tasks see the same kind of picture.
+    times; colour dropping has nothing left to do. Motion segmentation reads "frames", the others
+    "image".
     """
     seeds = tf.random.split(seed, len(TASKS))
     both = {name: view(name, examples, seeds[TASKS.index(name)], size) for name in tasks}
-    return {name: x for name, (x, _) in both.items()}, {name: y for name, (_, y) in both.items()}
+    x = {name: made[0] if isinstance(made, tuple) else made for name, made in both.items()}
+    return x, {name: made[1] for name, made in both.items() if isinstance(made, tuple)}
 
 
-def view(task, examples, seed, size):
-    """(x, y) of one task."""
+def view(task, examples, seed, size, least=0.1):
+    """x or (x, y) of one task."""
+    if task == "motion_segmentation":
+        seeds = tf.random.split(seed, 2)
+        pair = harmonise(frame_pair(examples["frames"], seeds[0], 1, 2))
+        side = -(-size // STRIDE)
+        return moving.still_and_mask(pair, seeds[1], size, side, least=least)
     if task == "colorization":
         return colorization.views(examples, seed, size, area=(0.5, 1.0))
     grey = harmonise(examples["image"])
     if task == "rotation":
         return rotation.views({"image": grey}, seed, size, area=(0.5, 1.0))
+    if task == "exemplar":
+        return exemplar_triplet.views({"image": grey}, seed, size, crops=2, area=(0.2, 1.0))
     # Patches as large as 96 px are cut of images of 548 px, as the task by itself has it.
     side = size if size <= 96 else round(size * 548 / 224)
     return relative_position.neighbours(grey, seed, side)
 
 
 def harmonise(images):
-    """Lightness three times: float32 [B, H, W, 3] in [0, 1]; colours of one L become equal."""
-    return colorization.lightness(rgb_to_lab(images))
+    """Lightness three times: float32 [..., H, W, 3] in [0, 1]; colours of one L become equal."""
+    light = rgb_to_lab(images)[..., :1] / 100
+    return tf.clip_by_value(tf.repeat(light, 3, axis=-1), 0.0, 1.0)
 
 
 class MultiTaskSSL(MultiTask):
@@ -58,64 +74,100 @@ class MultiTaskSSL(MultiTask):
 
     Args:
         tasks: dict of name -> `Method` with a `chance`.
+        encoder: what is published where each task has a reader of its own; else theirs.
     """
 
-    def __init__(self, tasks):
+    def __init__(self, tasks, encoder=None):
+        own = {name: task.encoder for name, task in tasks.items()}
+        for task in tasks.values():
+            task.encoder = encoder or task.encoder
         super().__init__(tasks, {name: 1 / task.chance for name, task in tasks.items()})
+        for name, task in tasks.items():
+            task.encoder = own[name]
+            for metric in task._metrics:
+                metric.name = f"{name}_{metric.name}"
         self.chance = float(len(tasks))
+
+    @property
+    def mixtures(self):
+        """{task: alpha [units]}, how much it reads of each; without a lasso empty."""
+        readers = {name: task.encoder for name, task in self.tasks.items()}
+        return {name: r.get_layer("mixture").alpha.numpy() for name, r in readers.items()}
 
 
 def recipe(
     encoder="resnet50",
     data="tfds:imagenet2012",
+    videos="tfds:ucf101",
     size=224,
     batch_size=32,
     epochs=70,
     learning_rate=1e-3,
-    tasks=("relative_position", "colorization"),
+    tasks="relative_position,colorization,exemplar,motion_segmentation",
+    lasso=0.0,
     width=1024,
     grid=10,
     sigma=5.0,
+    least=0.1,
     seed=0,
 ):
-    """The paper's "RP + Col" (section 5), with `rotation` to be added by name.
+    """The paper's four tasks (section 5); `tasks` names any of TASKS, with commas or as a list.
+
+    With a `lasso` above 0, the weight of the L1 penalty, each task reads its own weighted sum of
+    the units of one shape (section 3.4), and the encoder ends with the last of them; with 0 all
+    tasks read the encoder's end. Clips for motion come from `videos`, by "" from `data`.
 
     RMSProp with momentum 0.9 as there; rate, batch and epochs are ours, for the paper trained a
-    ResNet-101 on 64 GPUs with a rate tuned for each task. Its exemplar and motion tasks and its
-    learnt combination of layers (lasso, section 3.4) are left out. Batch norm's moving statistics
-    are shared: with harmonised inputs they are of one kind.
+    ResNet-101 on 64 GPUs with a rate tuned for each task, and clips of SoundNet. Batch norm's
+    moving statistics are shared: with harmonised inputs they are of one kind.
     """
     tasks = _known(tasks)
-    examples = load(data, keys=("image",))
     encoder = encoders.get(encoder, size=size)
+    encoder, reader = readers(encoder, lasso) if lasso else (encoder, lambda: encoder)
     methods, streams = {}, {}
     for name in tasks:
-        methods[name] = _method(name, encoder, examples, width, grid, sigma)
-        task_views = functools.partial(view, name, size=size)
+        examples = _examples(name, data, videos)
+        methods[name] = _method(name, reader(), examples, size, width, grid, sigma)
+        task_views = functools.partial(view, name, size=size, least=least)
         # Each task has its own order of the data and its own draws.
         task_seed = seed + 1000 * TASKS.index(name)
         streams[name] = batching.train(examples, task_views, batch_size, task_seed)
-    dataset = batching.multitask(streams)
-    model = MultiTaskSSL(methods)
+    model = MultiTaskSSL(methods, encoder)
     model.compile(keras.optimizers.RMSprop(learning_rate, momentum=0.9))
-    return Run(model, dataset, epochs)
+    return Run(model, batching.multitask(streams), epochs)
 
 
 def _known(tasks):
-    tasks = (tasks,) if isinstance(tasks, str) else tuple(dict.fromkeys(tasks))
+    tasks = tasks.split(",") if isinstance(tasks, str) else tasks
+    tasks = tuple(dict.fromkeys(name.strip() for name in tasks if name.strip()))
     for name in tasks:
         if name not in TASKS:
-            raise BadInput(f"tasks: there is no task {name!r}; choose among {', '.join(TASKS)}.")
+            near = difflib.get_close_matches(name, TASKS, 1, 0.0)[0]
+            known = ", ".join(TASKS)
+            raise BadInput(f"tasks: there is no {name!r}; did you mean {near}? There are: {known}.")
     if not tasks:
         raise BadInput(f"tasks: name at least one of {', '.join(TASKS)}.")
     return tasks
 
 
-def _method(name, encoder, examples, width, grid, sigma):
+def _examples(task, data, videos):
+    if task != "motion_segmentation":
+        return load(data, keys=("image",))
+    examples = load(videos or data, keys=("frames",))
+    if "frames" not in examples.element_spec:
+        raise BadInput("motion_segmentation learns from clips: name some with --set videos=...")
+    return examples
+
+
+def _method(name, encoder, examples, size, width, grid, sigma):
     if name == "rotation":
         return rotation.Rotation(encoder)
     if name == "relative_position":
         return relative_position.RelativePosition(encoder, width)
+    if name == "exemplar":
+        return exemplar_triplet.ExemplarTriplet(encoder, width)
+    if name == "motion_segmentation":
+        return moving.MotionSegmentation(encoder, size, -(-size // STRIDE), width)
     centres = colorization.bins(grid)
     prior = colorization.frequencies(examples, centres, sigma)
     return colorization.Colorization(encoder, centres, prior, sigma=sigma, width=width)
@@ -124,12 +176,14 @@ def _method(name, encoder, examples, width, grid, sigma):
 SMALL = dict(
     encoder="resnet9",
     data="world:n=4000",
-    size=64,
+    videos="world:n=1000,length=4",
+    size=32,
     batch_size=64,
     epochs=2,
     learning_rate=1e-3,
-    tasks=("relative_position", "colorization"),
+    tasks="relative_position,colorization,exemplar",
     width=128,
     grid=20,
     sigma=10.0,
+    least=0.02,
 )
