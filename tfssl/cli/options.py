@@ -73,12 +73,8 @@ def _fitting_encoder(method, key, name, usual):
     if name in usual:
         return
     option = f"--{key} {name}" if key == "encoder" else f"--set {key}={name}"
-    kinds = {encoders._HOME[other] for other in usual if other in encoders.NAMES}
-    fitting = [
-        other
-        for other in encoders.NAMES
-        if encoders._HOME[other] in kinds or ("image" in kinds and encoders._HOME[other] == "vit")
-    ]
+    kinds = {encoders.kind(other) for other in usual if other in encoders.NAMES}
+    fitting = [other for other in encoders.NAMES if encoders.kind(other) in kinds]
     fitting = fitting or list(encoders.NAMES)
     if name not in encoders.NAMES:
         raise BadInput(f"{option}: there is no such one;{near(name, sorted({*fitting, *usual}))}")

@@ -66,6 +66,11 @@ def get(encoder, size=32, **options):
     return build(**options)
 
 
+def kind(name):
+    """What the encoder called `name` takes: image, video, audio, text, or dense (two frames)."""
+    return {"vit": "image"}.get(_HOME[name], _HOME[name])
+
+
 def tap_names(encoder):
     """Names of what `representation` returns, from input to output.
 
