@@ -14,7 +14,7 @@ class LARS(keras.optimizers.Optimizer):
     For weights w with gradient g: g <- g + weight_decay w; g <- g eta |w| / |g| (where both norms
     are positive); v <- momentum v + learning_rate g; w <- w - v. Biases and the scales of
     normalisation (all weights of fewer than two dimensions) get neither decay nor adaptation, as in
-    SimCLR and BYOL.
+    SimCLR and BYOL; their learning rate is `bias_rate` times that of the others.
 
     You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017, algorithm 1; the
     form with the learning rate inside the momentum is SimCLR's.
@@ -27,6 +27,7 @@ class LARS(keras.optimizers.Optimizer):
         weight_decay=0.0,
         eta=0.001,
         nesterov=False,
+        bias_rate=1.0,
         name="lars",
         **kwargs,
     ):
@@ -35,6 +36,7 @@ class LARS(keras.optimizers.Optimizer):
         self.decay = weight_decay  # `weight_decay` is Keras' own, decoupled decay
         self.eta = eta
         self.nesterov = nesterov
+        self.bias_rate = bias_rate
 
     def build(self, variables):
         if self.built:
@@ -56,6 +58,8 @@ class LARS(keras.optimizers.Optimizer):
             ratio = self.eta * weight_norm / ops.maximum(gradient_norm, 1e-30)
             usable = ops.logical_and(weight_norm > 0, gradient_norm > 0)
             gradient = gradient * ops.where(usable, ratio, 1.0)
+        else:
+            gradient = gradient * self.bias_rate
         step = self.momentum * velocity + learning_rate * gradient
         self.assign(velocity, step)
         if self.nesterov:
@@ -68,7 +72,38 @@ class LARS(keras.optimizers.Optimizer):
             "weight_decay": self.decay,
             "eta": self.eta,
             "nesterov": self.nesterov,
+            "bias_rate": self.bias_rate,
         }
+
+
+@keras.saving.register_keras_serializable("tfssl")
+class AdamW(keras.optimizers.Adam):
+    """AdamW whose decay may follow a schedule and spares biases and scales of normalisation.
+
+    Loshchilov, Hutter, Decoupled Weight Decay Regularization, ICLR 2019, algorithm 2; without decay
+    of biases and of weights of fewer than two dimensions, as vision transformers are trained.
+
+    Args:
+        learning_rate: a number or a schedule.
+        decay: the same; it is multiplied by the learning rate.
+        clip: most that the norm of one weight's gradient (of all replicas) may be.
+    """
+
+    def __init__(self, learning_rate=1e-3, decay=0.0, clip=math.inf, name="adamw", **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.decay, self.clip = decay, clip
+
+    def update_step(self, gradient, variable, learning_rate):
+        norm = ops.sqrt(ops.sum(ops.square(gradient)))
+        gradient = gradient * ops.minimum(1.0, self.clip / ops.maximum(norm, 1e-30))
+        known = self._trainable_variables[self._get_variable_index(variable)]
+        if len(variable.shape) > 1 and known.name != "bias":
+            decay = self.decay(self.iterations) if callable(self.decay) else self.decay
+            self.assign_sub(variable, variable * learning_rate * decay)
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return super().get_config() | {"decay": self.decay, "clip": self.clip}
 
 
 @keras.saving.register_keras_serializable("tfssl")
@@ -96,3 +131,12 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup, "end": self.end}
+
+
+def warmup_cosine(peak, steps, epochs, warmup_epochs=0, end=0.0):
+    """`WarmupCosine` over `epochs` (also a fraction) of `steps` each.
+
+    The warm-up takes `warmup_epochs`, or a tenth of a run that is too short for as many.
+    """
+    total = round(steps * epochs)
+    return WarmupCosine(peak, total, min(steps * warmup_epochs, total // 10), end)

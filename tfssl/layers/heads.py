@@ -5,7 +5,7 @@ import keras
 from tfssl.layers.normalisation import BatchNormalization
 
 
-def mlp(inputs, widths, normalise=True, normalise_last=False, name="projector"):
+def mlp(inputs, widths, normalise=True, normalise_last=False, bias_last=True, name="projector"):
     """A built multi-layer perceptron: Dense, batch norm, ReLU, ..., Dense.
 
     Args:
@@ -13,6 +13,7 @@ def mlp(inputs, widths, normalise=True, normalise_last=False, name="projector"):
         widths: width of each Dense layer; the last one is linear.
         normalise: batch norm after every hidden layer.
         normalise_last: batch norm after the last layer, without scale and shift.
+        bias_last: whether the last layer has a bias; before batch norm it never has.
         name: the model's name.
 
     Returns:
@@ -24,7 +25,7 @@ def mlp(inputs, widths, normalise=True, normalise_last=False, name="projector"):
         if normalise:
             layers.append(BatchNormalization(synchronized=True))
         layers.append(keras.layers.ReLU())
-    layers.append(keras.layers.Dense(widths[-1], use_bias=not normalise_last))
+    layers.append(keras.layers.Dense(widths[-1], use_bias=bias_last and not normalise_last))
     if normalise_last:
         layers.append(BatchNormalization(synchronized=True, center=False, scale=False))
     return keras.Sequential(layers, name=name)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives.decorrelation import normalised_mse
-from tfssl.optimizers import LARS, WarmupCosine
+from tfssl.optimizers import LARS, warmup_cosine
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import contrastive_view
 
@@ -101,8 +101,7 @@ def recipe(
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     steps = round(dataset.steps * epochs)
     model = BYOL(encoders.get(encoder, size=size), hidden, width, momentum, steps)
-    warmup = min(dataset.steps * warmup_epochs, steps // 10)
-    rate = WarmupCosine(learning_rate, steps, warmup)
+    rate = warmup_cosine(learning_rate, dataset.steps, epochs, warmup_epochs)
     model.compile(LARS(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives.contrastive import nt_xent
-from tfssl.optimizers import LARS, WarmupCosine
+from tfssl.optimizers import LARS, warmup_cosine
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import contrastive_view
 
@@ -80,10 +80,7 @@ def recipe(
     view = functools.partial(views, size=size, area=area, strength=strength, blur=blur)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = SimCLR(encoders.get(encoder, size=size), temperature)
-    steps = dataset.steps * epochs
-    rate = WarmupCosine(
-        learning_rate, steps, warmup=min(dataset.steps * warmup_epochs, steps // 10)
-    )
+    rate = warmup_cosine(learning_rate, dataset.steps, epochs, warmup_epochs)
     model.compile(LARS(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 

@@ -16,7 +16,7 @@ from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives import replicas
 from tfssl.objectives.clustering import sinkhorn, swapped_prediction
-from tfssl.optimizers import LARS, WarmupCosine
+from tfssl.optimizers import LARS, warmup_cosine
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import contrastive_view
 
@@ -160,7 +160,6 @@ def recipe(
     dataset = batching.train(
         load(data, keys=("image",)), functools.partial(views, **law), batch_size, seed
     )
-    steps = round(dataset.steps * epochs)
     model = SwAV(
         encoders.get(encoder, size=size),
         prototypes,
@@ -171,8 +170,8 @@ def recipe(
         queue=queue,
         queue_steps=round(dataset.steps * queue_epochs),
     )
-    warmup = min(dataset.steps * warmup_epochs, steps // 10)
-    rate = WarmupCosine(learning_rate, steps, warmup, end=learning_rate / 1000)
+    end = learning_rate / 1000
+    rate = warmup_cosine(learning_rate, dataset.steps, epochs, warmup_epochs, end)
     model.compile(LARS(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 
