@@ -12,6 +12,7 @@ from tfssl.objectives.classification import annealed_mean, rebalancing, soft_enc
 from tfssl.pipelines.augment.image import lab_to_rgb, rgb_to_lab
 
 colorization = zoo.get("image.colorization")
+regression = zoo.get("image.colorization_regression")
 RANDOM = np.random.default_rng(0)
 SEED = tf.constant([3, 4])
 
@@ -123,3 +124,36 @@ def test_two_textures_of_two_colours_are_told_apart_and_painted():
     assert painted.shape == (2, 32, 32, 3)
     difference = np.mean(painted[..., 0] - painted[..., 2], axis=(1, 2))
     assert difference[0] > 0.05 and difference[1] < -0.05
+
+
+def test_the_regression_is_half_the_squared_distance_of_images_with_colour():
+    method = regression.ColorizationRegression(zoo_runs.tiny_image_encoder(), 16)
+    y = RANDOM.uniform(-0.5, 0.5, [3, 8, 8, 2])
+    y[2] *= 0.01  # grey
+    outputs = tf.constant(RANDOM.normal(size=y.shape), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        loss = method.objective(None, tf.constant(y, tf.float32), outputs)
+    difference = np.where(np.arange(3)[:, None, None, None] < 2, outputs.numpy() - y, 0)
+    assert float(loss) == pytest.approx((difference**2).sum() / 2 / (3 * 8 * 8), rel=1e-5)
+    gradient = tape.gradient(loss, outputs)
+    np.testing.assert_allclose(gradient, difference / (3 * 8 * 8), atol=1e-6)
+    assert method(tf.zeros([1, 30, 32, 3])).shape == (1, 8, 8, 2)
+
+
+def test_of_a_thing_of_two_colours_the_regression_paints_the_mean_and_bins_the_likelier():
+    light = tf.constant(RANDOM.random([1, 16, 16, 1]).repeat(3, -1), tf.float32)
+    red = np.where(np.arange(8) % 4, 60.0, -60.0)[:, None, None, None]  # three times of four
+    y = tf.constant(np.broadcast_to(red * [1.0, 0.0], [8, 4, 4, 2]) / 110, tf.float32)
+    pictures = tf.tile(light, [8, 1, 1, 1])  # nothing tells which
+    painted = {}
+    for method in (model(), regression.ColorizationRegression(zoo_runs.tiny_image_encoder(), 16)):
+        method.compile(keras.optimizers.Adam(0.02))
+        method.fit(pictures, y, batch_size=8, epochs=60, verbose=0)
+        # With the batch's own statistics: moving ones lag behind in so few steps.
+        outputs = method(pictures, training=True)
+        binned = isinstance(method, colorization.Colorization)
+        ab = annealed_mean(outputs, method.centres, 0.38) if binned else 110 * outputs
+        painted[binned] = float(tf.reduce_mean(ab[..., 0]))
+    assert painted[False] == pytest.approx(30, abs=5)
+    assert painted[True] > 45

@@ -15,8 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import encoders
+from tfssl.encoders.maps import trunk
 from tfssl.errors import BadInput
-from tfssl.layers.normalisation import BatchNormalization
+from tfssl.layers.decoders import PixelHead
+from tfssl.layers.lab import AB
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import (
     annealed_mean,
@@ -29,7 +31,6 @@ from tfssl.pipelines.augment.image import centre_crop, lab_to_rgb, random_resize
 
 GREY = 5.0  # an image whose |a| and |b| stay below has no colour to learn from
 STRIDE = 4  # of the map of colours
-AB = 110.0  # about the largest |a| and |b| of sRGB
 
 
 def views(examples, seed, size=224, area=(0.08, 1.0)):
@@ -102,21 +103,8 @@ class Colorization(Method):
 
     def __init__(self, encoder, centres, prior, neighbours=5, sigma=5.0, uniform=0.5, width=256):
         super().__init__(encoder)
-        deepest = list(encoders.taps_of(encoder).values())[-1]
-        if len(deepest.shape) != 4:
-            raise BadInput(f"colorization needs an encoder of maps; {encoder.name} ends in none.")
-        self.trunk = keras.Model(encoder.input, deepest)
-        self.head = keras.Sequential(
-            [
-                keras.Input([None, None, deepest.shape[-1]]),
-                keras.layers.Conv2D(width, 3, padding="same", use_bias=False),
-                BatchNormalization(),
-                keras.layers.ReLU(),
-            ],
-            name="head",
-        )
-        self.classifier = keras.layers.Dense(len(centres), name="classifier")
-        self.classifier.build([None, None, None, width])
+        self.trunk = trunk(encoder, "colorization")
+        self.head = PixelHead(self.trunk.output.shape[-1], width, len(centres))
         self.centres = tf.constant(centres)
         self.neighbours, self.sigma = neighbours, sigma
         weights = rebalancing(prior, uniform)
@@ -131,9 +119,8 @@ class Colorization(Method):
         self.chance = math.log(len(centres))
 
     def call(self, x, training=False):
-        maps = self.head(self.trunk(x, training=training), training=training)
-        sides = [-(-x.shape[i] // STRIDE) for i in (1, 2)]
-        return self.classifier(tf.image.resize(maps, sides))  # [B, H / 4, W / 4, Q]
+        maps = self.trunk(x, training=training)
+        return self.head(maps, sides=sides(x), training=training)  # [B, H / 4, W / 4, Q]
 
     def objective(self, x, y, outputs):
         ab = AB * y
@@ -144,9 +131,25 @@ class Colorization(Method):
     def colourise(self, light, temperature=0.38):
         """Lightness, as `views` gives it -> sRGB [B, H, W, 3] in [0, 1], by the annealed mean."""
         logits = self(light, training=False)
-        ab = annealed_mean(logits, self.centres, temperature)  # equation 5
-        ab = tf.image.resize(ab, tf.shape(light)[1:3])
-        return lab_to_rgb(tf.concat([100 * light[..., :1], ab], axis=-1))
+        return paint(light, annealed_mean(logits, self.centres, temperature))  # equation 5
+
+
+def sides(images):
+    """Height and width of the map of colours of images [B, H, W, C] whose sides are static."""
+    return [-(-images.shape[i] // STRIDE) for i in (1, 2)]
+
+
+def paint(light, ab):
+    """Lightness [B, H, W, 3] in [0, 1] in the colours ab [B, h, w, 2] -> sRGB [B, H, W, 3]."""
+    ab = tf.image.resize(ab, tf.shape(light)[1:3])
+    return lab_to_rgb(tf.concat([100 * light[..., :1], ab], axis=-1))
+
+
+def steps_down(rate, steps):
+    """`rate`, a third of it from 4 / 9 of the steps on, and a tenth from 5 / 6 on."""
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [steps * 4 // 9, steps * 5 // 6], [rate, rate / 3, rate / 10]
+    )
 
 
 def recipe(
@@ -177,10 +180,7 @@ def recipe(
     prior = frequencies(examples, centres, sigma)
     encoder = encoders.get(encoder, size=size)
     model = Colorization(encoder, centres, prior, neighbours, sigma, uniform, width)
-    steps = round(dataset.steps * epochs)
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [steps * 4 // 9, steps * 5 // 6], [learning_rate, learning_rate / 3, learning_rate / 10]
-    )
+    rate = steps_down(learning_rate, round(dataset.steps * epochs))
     model.compile(keras.optimizers.Adam(rate, 0.9, 0.99, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 
