@@ -18,12 +18,13 @@ def audit(arms, steps, seeds, units=UNITS, probe=None, progress=None):
         steps: of each training.
         seeds: ints; each trains every arm once.
         units: held-out batches on which each training is measured.
-        probe: f(encoder) -> a share of right answers downstream, or None to leave it out.
+        probe: f(encoder) -> numbers that say what the encoder is worth downstream (a list of K), or
+            None to leave it out.
         progress: called with (trainings done, all).
 
     Returns:
         dict of name -> {`metric`: "accuracy" or "loss", `scores`: float [seeds, units], `probe`:
-        float [seeds] or None}.
+        float [seeds, K] or None}.
     """
     results, done = {}, 0
     for name, arm in arms.items():

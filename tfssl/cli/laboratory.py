@@ -127,8 +127,6 @@ class Bench:
         return dataset
 
     def _examples(self, arm, part):
-        import tensorflow as tf
-
         from tfssl.pipelines.augment import cues
 
         examples = {k: v for k, v in self.parts[part].items() if k != "label"}
@@ -186,7 +184,10 @@ class Bench:
         return run
 
     def probe(self):
-        """f(encoder) -> top-1 of a linear layer on features of the data as they are, or None."""
+        """f(encoder) -> (top-1, low, high) of a linear layer on features of the data as they are.
+
+        None where the data have no labels, or one only.
+        """
         import numpy as np
         import tensorflow as tf
 
@@ -203,7 +204,22 @@ class Bench:
             return batching.evaluation(tf.data.Dataset.from_tensor_slices(held), 100)
 
         train, test = batches("train"), batches("test")
-        return lambda encoder: evaluate.linear(encoder, train, test, penalties=[PENALTY])["top1"]
+
+        def probe(encoder):
+            result = evaluate.linear(encoder, train, test, penalties=[PENALTY])
+            return [result[key] for key in ("top1", "top1_low", "top1_high")]
+
+        return probe
+
+    def untrained(self):
+        """What the probe finds in the encoder before any training, and its settings; or None."""
+        probe = self.probe()
+        if probe is None:
+            return None
+        model = self.run(Arm("data"), "train", 0).model
+        top1, low, high = probe(next(iter(model.published.values())))
+        settings = {"protocol": "linear", "C": PENALTY, "train_examples": min(PROBED, self.count)}
+        return {**settings, "untrained": {"value": top1, "low": low, "high": high}}
 
 
 def arms(bench, cues):
@@ -286,7 +302,7 @@ def findings(bench, cues, measured):
         row["probe"] = _probes({r: measured[a] for r, a in _arms_of(bench, name, "data").items()})
         row["verdict"] = verdict(row, metric)
         rows.append(row)
-    return {"metric": metric, "probe": "linear, top1" if bench.labelled else None, "cues": rows}
+    return {"metric": metric, "probe": bench.untrained(), "cues": rows}
 
 
 def _compared(roles, metric):
@@ -305,12 +321,12 @@ def _compared(roles, metric):
 
 
 def _probes(roles):
-    from tfssl.audit import summary
-
+    """Each role's share of right answers, a mean over seeds, and their intervals' mean ends."""
     found = {}
     for role, result in roles.items():
         if result["probe"] is not None:
-            found[role] = {**summary(result["probe"][:, None]), "seeds": list(result["probe"])}
+            mean = dict(zip(("value", "low", "high"), result["probe"].mean(axis=0).tolist()))
+            found[role] = {**mean, "seeds": result["probe"][:, 0].tolist()}
     return found
 
 
@@ -346,7 +362,7 @@ def table(found):
     def value(part, role):
         return number(part[role]["value"]) if role in part else "-"
 
-    def share(part, role):
+    def downstream(part, role):
         return f"{100 * part[role]['value']:.1f}" if role in part else "-"
 
     columns = ("cue", "without", "with", "gain [95 %]", "alone: without", "with", "probe %", "with")
@@ -356,7 +372,7 @@ def table(found):
         grid.add_row(
             row["cue"], value(pretext, "without"), value(pretext, "with"), change(pretext["with"]),
             value(alone, "without"), value(alone, "with"),
-            share(probe, "without"), share(probe, "with"), row["verdict"],
+            downstream(probe, "without"), downstream(probe, "with"), row["verdict"],
         )  # fmt: skip
         for role in pretext:
             if role == "removed" or role.startswith("with, "):
@@ -367,7 +383,7 @@ def table(found):
                 grid.add_row(
                     f"  fix: {name}", value(pretext, base), value(pretext, role),
                     change(pretext[role]), value(alone, base), value(alone, role),
-                    share(probe, base), share(probe, role), said,
+                    downstream(probe, base), downstream(probe, role), said,
                 )  # fmt: skip
     text = io.StringIO()
     console = Console(file=text, width=150)
@@ -376,6 +392,9 @@ def table(found):
         f"seeds of {found['steps']} steps. alone: on textures without content.",
         file=text,
     )
+    if found["probe"]:
+        share = 100 * found["probe"]["untrained"]["value"]
+        print(f"probe: linear, on the data as they are; untrained {share:.1f} %.", file=text)
     console.print(grid)
     return text.getvalue().rstrip()
 

@@ -20,7 +20,7 @@ def picture(found, path):
     titles = {
         "pretext": f"pretext {found['metric']} on the data",
         "alone": f"pretext {found['metric']} by the cue alone",
-        "probe": "downstream: linear probe",
+        "probe": "downstream: linear probe (dotted: untrained)",
     }
     figure = Figure(figsize=(3.2 + 3.4 * len(panels), 1.7 + 0.34 * len(rows)), dpi=120)
     figure.patch.set_facecolor("white")
@@ -29,6 +29,11 @@ def picture(found, path):
         share = found["metric"] == "accuracy" or panel == "probe"
         for y, (_, base, role, colour, cue) in enumerate(rows):
             _dumbbell(axis, y, cue[panel], base, role, colour, 100 if share else 1)
+        if share:
+            axis.set_xlim(left=0)
+        if panel == "probe":
+            untrained = 100 * found["probe"]["untrained"]["value"]
+            axis.axvline(untrained, color=LIGHT["base"], linewidth=1, linestyle=":")
         axis.set_title(titles[panel], fontsize=10, color=LIGHT["ink"])
         axis.set_xlabel("%" if share else "loss (lower: solved better)", fontsize=9)
         axis.grid(axis="x", color=LIGHT["line"], linewidth=0.8)
