@@ -1,0 +1,248 @@
+"""Every image method of the zoo, trained on one folder for an equal budget of processor time.
+
+Each method trains with its SMALL recipe on FOLDER/train, labels unseen, until its steps have cost
+the given processor minutes (of all cores together); tracing and what precedes the first step are
+not counted. Its encoder is then read by kNN, by a linear probe and by a probe a layer on
+FOLDER/train and FOLDER/test (a folder a class), beside the same network untrained and one trained
+with labels for about the same time. Every method runs in a process of its own; one that fails is
+written down with its cause.
+
+    python benchmarks/image_zoo.py --data FOLDER
+
+writes image_zoo.json, image_zoo.md and pictures/image_zoo.png. `--methods` measures some again and
+keeps the other rows; `--page` only makes page and picture anew.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+HERE = pathlib.Path(__file__).resolve().parent
+# Beyond SMALL's own encoders: what a deeper trunk is worth.
+ALSO = (("image.simclr", "conv4"), ("image.rotation", "resnet9"))
+BASELINES = ("random", "supervised")
+TOLERANCE = 1.3  # a run whose passes between epochs cost more than planned is cut off here
+
+
+def rows_wanted():
+    """Every (method, encoder) that has a row; an empty encoder is that of SMALL."""
+    from tfssl import zoo
+
+    names = [name for name in zoo.names() if name.startswith("image.")]
+    return [*((name, "") for name in names), *ALSO]
+
+
+def spent():
+    """Processor seconds of this process on all cores."""
+    return time.process_time()
+
+
+def budgeted(module, arguments, seconds):
+    """(the run, its callbacks, epochs, steps an epoch) that fill `seconds` of processor time."""
+    import keras
+
+    def built(**changed):
+        keras.utils.set_random_seed(0)
+        return module.recipe(**{**arguments, **changed})
+
+    def after(step, logs):
+        marks.append(spent())
+        if len(marks) > 10:
+            trial.model.stop_training = True
+
+    marks, trial = [], built(epochs=1)
+    if trial.model.optimizer is None:
+        return trial, [], trial.epochs, None
+    stop = keras.callbacks.LambdaCallback(on_train_batch_end=after)
+    trial.model.fit(
+        trial.dataset.endless(), epochs=1, steps_per_epoch=10**6, callbacks=[stop], verbose=0
+    )
+    each = (marks[-1] - marks[2]) / (len(marks) - 3)
+    total, steps = max(1, round(seconds / each)), trial.dataset.steps
+    epochs = max(1, round(total / steps))
+    per_epoch = max(1, total // epochs)
+    run = built(epochs=epochs * per_epoch / steps)
+    begun = []
+
+    def in_time(step, logs):
+        begun.append(spent())
+        if begun[-1] - begun[0] > TOLERANCE * seconds:
+            run.model.stop_training = True
+
+    deadline = keras.callbacks.LambdaCallback(on_train_batch_end=in_time)
+    return run, [deadline], epochs, per_epoch
+
+
+def trained(name, encoder, data, minutes):
+    """One row: what was trained, what it cost, what its encoder is worth."""
+    import keras
+
+    from tfssl import zoo
+    from tfssl.cli.options import policy
+
+    keras.config.set_dtype_policy(policy("auto"))
+    module = zoo.get(name)
+    arguments = {**module.SMALL, "data": f"{data}@train"}
+    if encoder:
+        arguments["encoder"] = encoder
+    run, callbacks, epochs, steps = budgeted(module, arguments, 60 * minutes)
+    processor, clock = spent(), time.perf_counter()
+    if steps is None:
+        history, count = run.fit(verbose=0).history, run.dataset.steps
+    else:
+        counter = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda step, logs: seen.append(1)
+        )
+        seen = []
+        history = run._replace(dataset=run.dataset.endless()).fit(
+            callbacks=[*callbacks, counter], epochs=epochs, steps_per_epoch=steps, verbose=0
+        ).history  # fmt: skip
+        count = len(seen)
+    processor, clock = spent() - processor, time.perf_counter() - clock
+    images = count * arguments["batch_size"]
+    row = {
+        "method": name,
+        "encoder": arguments.get("encoder", ""),
+        "processor_seconds": processor,
+        "seconds": clock,
+        "steps": count,
+        "images": images,
+        "images_per_processor_second": images / processor,
+        "first_loss": history["loss"][0] if "loss" in history else None,
+        "last_loss": history["loss"][-1] if "loss" in history else None,
+        "precision": keras.config.dtype_policy().name,
+    }
+    published = next(iter(run.model.published.values()))
+    return {**row, "parameters": published.count_params(), "results": measured(published, data)}
+
+
+def measured(encoder, data):
+    """kNN, linear and per-layer results; every setting stands beside its numbers."""
+    from tfssl import evaluate, pipelines
+
+    def split(name):
+        return pipelines.load(f"{data}@{name}")
+
+    return {
+        "knn": evaluate.knn(encoder, split("train"), split("test")),
+        "linear": evaluate.linear(
+            encoder, split("train"), split("test"), penalties=(1e-3, 1e-2, 1e-1), iterations=200
+        ),
+        "layers": layers_of(encoder, split),
+    }
+
+
+def layers_of(encoder, split):
+    from tfssl import evaluate
+    from tfssl.errors import BadInput
+
+    try:
+        return evaluate.layers(
+            encoder, split("train"), split("test"), penalties=(1e-3, 1e-2), iterations=60
+        )
+    except BadInput:  # an encoder without taps
+        return {}
+
+
+def baseline(kind, encoder, data, minutes):
+    """The network `encoder` untrained, or trained with labels for about the same time."""
+    import keras
+
+    from tfssl import encoders, evaluate, pipelines
+
+    keras.utils.set_random_seed(0)
+    network = encoders.get(encoder, size=32)
+    row = {"method": kind, "encoder": encoder, "parameters": network.count_params()}
+    if kind == "random":
+        return {**row, "results": measured(network, data)}
+    train, test = (pipelines.load(f"{data}@{name}") for name in ("train", "test"))
+    start, trial = spent(), 1
+    evaluate.supervised(network, train, test, epochs=trial)
+    start, first = spent(), spent() - start
+    epochs = max(1, round(60 * minutes / first))
+    found = evaluate.supervised(network, train, test, epochs=epochs)
+    return {**row, "processor_seconds": spent() - start, "results": {"linear": found}}
+
+
+def one(options):
+    """The child's work: one row as JSON into --one's file."""
+    name, encoder, dest = options.one
+    work = baseline if name in BASELINES else trained
+    row = work(name, encoder, str(options.data), options.minutes)
+    pathlib.Path(dest).write_text(json.dumps(row, default=float))
+
+
+def in_a_process(name, encoder, options):
+    dest = HERE / f".row-{os.getpid()}.json"
+    call = [sys.executable, __file__, "--data", str(options.data), "--minutes",
+            str(options.minutes), "--one", name, encoder, str(dest)]  # fmt: skip
+    done = subprocess.run(call, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+        return {"method": name, "encoder": encoder, "failure": lines[-1][:300]}
+    row = json.loads(dest.read_text())
+    dest.unlink()
+    return row
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=pathlib.Path)
+    parser.add_argument("--minutes", type=float, default=2, help="of processor time a method")
+    parser.add_argument("--methods", nargs="+", help="measure these again, keep the other rows")
+    parser.add_argument("--page", action="store_true", help="make page and picture anew")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "image_zoo.json")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        return one(options)
+    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if not options.page:
+        if options.data is None:
+            parser.error("--data names the folder with train/ and test/")
+        wanted = [row for row in rows_wanted() if not options.methods or row[0] in options.methods]
+        if not options.methods:
+            found = {}
+        measure(wanted, found, options)
+    import image_zoo_page
+
+    image_zoo_page.write(found, options.out.parent)
+
+
+def measure(wanted, found, options):
+    """Fills `found` row by row, and writes it after each."""
+    found.update(
+        data=options.data.name,
+        processor_minutes=options.minutes,
+        cores=os.cpu_count(),
+        python=platform.python_version(),
+    )
+    rows = {(row["method"], row["asked"]): row for row in found.get("rows", ())}
+
+    def keep(name, encoder):
+        row = {**in_a_process(name, encoder, options), "asked": encoder}
+        rows[name, encoder] = row
+        found["rows"] = list(rows.values())
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        linear = row.get("results", {}).get("linear", {}).get("top1")
+        print(name, row["encoder"], row.get("failure") or f"linear {linear:.3f}", flush=True)
+        return row
+
+    for name, encoder in wanted:
+        made = keep(name, encoder)
+        network = made["encoder"]
+        if "failure" not in made and ("random", network) not in rows and network:
+            keep("random", network)
+    if ("supervised", "resnet9") not in rows:
+        keep("supervised", "resnet9")
+
+
+if __name__ == "__main__":
+    main()
