@@ -14,6 +14,10 @@ def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, pro
         from tfssl.pipelines.sources import shards
 
         return shards.load(path, split, keys, max_frames, max_broken)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        from tfssl.pipelines.sources import npz
+
+        return npz.load(path, split)
     if path.is_dir():
         rows, of_split, strays, class_names = folders.records(path)
     elif path.suffix.lower() in (".csv", ".jsonl", ".txt"):

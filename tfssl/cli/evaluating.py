@@ -11,15 +11,16 @@ from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, choice, load
 from tfssl.cli.training import tell_broken, unfinished
 from tfssl.errors import BadInput
 
-ON_FEATURES = ("knn", "linear", "svm", "retrieval")
+ON_FEATURES = ("knn", "linear", "svm", "retrieval", "low_label")
 ON_CLASSES = (*ON_FEATURES, "linear_sgd", "layers", "layers_sgd", "finetune", "finetune_10")
 ON_CLASSES = (*ON_CLASSES, "finetune_1")
 # Protocols whose examples hold more than one class, and how such sources are read.
-ANNOTATED = {"segmentation": "segmented"}
+ANNOTATED = {"segmentation": "segmented", "detection": "boxed"}
 PROTOCOLS = (*ON_CLASSES, *ANNOTATED)
 BASELINES = ("random", "supervised")
+THIS = "this encoder"
 # The number of each protocol that the table shows.
-MAIN = ("top1", "R@1", "mean_iou")
+MAIN = ("top1", "R@1", "mean_iou", "AP50_11point")
 
 
 def evaluate(
@@ -59,11 +60,13 @@ def evaluate(
         for name in names:
             if name in ANNOTATED:
                 note(f"{name} of {who} ...", quiet)
-                results[name] = _measure_annotated(model, name, data, size, seed)
+                # A detector is built anew around the weights, for which a SavedModel is no help.
+                rebuilt = artefact.keras() if name == "detection" and who == THIS else model
+                results[name] = _measure_annotated(rebuilt, name, data, size, seed)
         return {name: results[name] for name in names}
 
     found = {"encoder": str(encoder), "data": data}
-    found["results"] = measured(artefact.load(), "this encoder")
+    found["results"] = measured(artefact.load(), THIS)
     if "random" in protocol:
         found["random"] = measured(artefact.untrained(seed), "a random encoder")
     if "supervised" in protocol:
@@ -102,7 +105,8 @@ def _measure_annotated(encoder, name, data, size, seed):
     from tfssl.pipelines.sources import annotated
 
     parts = [getattr(annotated, ANNOTATED[name])(data, split) for split in ("train", "test")]
-    return protocols.ANNOTATED[name](encoder, *parts, size=size or 0, seed=seed)
+    sized = {"size": size} if size else {}
+    return protocols.ANNOTATED[name](encoder, *parts, seed=seed, **sized)
 
 
 def embed(

@@ -5,11 +5,13 @@ import importlib
 
 # Functions first: a sub-module of the same name must not hide them.
 from tfssl.evaluate.baselines import random, random_encoder, supervised
+from tfssl.evaluate.detection import detection
 from tfssl.evaluate.finetune import finetune
 from tfssl.evaluate.knn import knn
 from tfssl.evaluate.layers import layers
 from tfssl.evaluate.layers_sgd import layers_sgd
 from tfssl.evaluate.linear import linear, linear_sgd
+from tfssl.evaluate.low_label import low_label
 from tfssl.evaluate.retrieval import retrieval
 from tfssl.evaluate.segmentation import segmentation
 from tfssl.evaluate.svm import svm
@@ -22,6 +24,7 @@ PROTOCOLS = {
     "layers": layers,
     "layers_sgd": layers_sgd,
     "svm": svm,
+    "low_label": low_label,
     "finetune": finetune,
     "finetune_1": functools.partial(finetune, labels=0.01),
     "finetune_10": functools.partial(finetune, labels=0.1),
@@ -29,17 +32,19 @@ PROTOCOLS = {
     "supervised": supervised,
 }
 # Those whose examples hold more than one class: maps, boxes, several labels.
-ANNOTATED = {"segmentation": segmentation}
+ANNOTATED = {"segmentation": segmentation, "detection": detection}
 
 __all__ = [
     "ANNOTATED",
     "PROTOCOLS",
+    "detection",
     "finetune",
     "knn",
     "layers",
     "layers_sgd",
     "linear",
     "linear_sgd",
+    "low_label",
     "random",
     "random_encoder",
     "retrieval",
