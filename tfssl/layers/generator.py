@@ -54,12 +54,12 @@ def strided(x, channels, kernel=4, spectral=False):
     """Maps of half the side each, without pooling: convolution, batch norm, leaky ReLU (0.2).
 
     No batch norm on the first, which sees the image; with `spectral` norm (Miyato et al. 2018)
-    none at all, but biases. The ReLUs are called c1, c2, ... .
+    none at all. The ReLUs are called c1, c2, ... .
     Source: Radford et al. 2016, section 3.
     """
     layer = SpectralConv2D if spectral else keras.layers.Conv2D
     for i, filters in enumerate(channels, 1):
-        x = layer(filters, kernel, 2, "same", use_bias=spectral, kernel_initializer=normal())(x)
+        x = layer(filters, kernel, 2, "same", use_bias=False, kernel_initializer=normal())(x)
         x = scaled()(x) if i > 1 and not spectral else x
         x = keras.layers.LeakyReLU(0.2, name=f"c{i}")(x)
     return x

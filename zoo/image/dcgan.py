@@ -69,7 +69,7 @@ class DCGAN(Adversarial):
     def __init__(self, encoder, size=64, width=100, channels=(128, 256, 512, 1024), kernel=5):
         super().__init__(encoder)
         self.generator = generator(size, width, channels, kernel)
-        deepest = list(encoders.taps_of(encoder).values())[-1]
+        deepest = [encoder.output, *encoders.taps_of(encoder).values()][-1]
         if None in deepest.shape[1:]:
             deepest = encoder.output
         logit = keras.layers.Dense(1, use_bias=False, kernel_initializer=normal(), name="logit")

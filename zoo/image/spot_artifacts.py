@@ -99,7 +99,7 @@ class SpotArtifacts(Adversarial):
         parts = autoencoder.stages
         self.repair = [Repair(part.input_shape[-1]) for part in parts]
         self.cells = parts[0].input_shape[1]
-        deepest = list(encoders.taps_of(encoder).values())[-1]
+        deepest = [encoder.output, *encoders.taps_of(encoder).values()][-1]
         if len(deepest.shape) != 4:
             raise BadInput(f"spot_artifacts needs an encoder of maps; {encoder.name} ends in none.")
         x = keras.layers.Dense(hidden, activation="relu")(encoder.output)
