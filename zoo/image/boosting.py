@@ -1,0 +1,189 @@
+"""Sort a solved pretext's features into clusters once, and teach them to a new network.
+
+Paper: Boosting Self-Supervised Learning via Knowledge Transfer
+Authors: Mehdi Noroozi, Ananth Vinjimoor, Paolo Favaro, Hamed Pirsiavash
+Venue: CVPR 2018
+URL: https://arxiv.org/abs/1805.00385
+Family: clustering
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from tfssl import encoders, layers, savedmodel
+from tfssl.callbacks import EmbedEachEpoch
+from tfssl.callbacks.first import TrainFirst
+from tfssl.errors import BadInput
+from tfssl.layers.kmeans import kmeans
+from tfssl.method import Method, Run
+from tfssl.objectives.classification import cross_entropy
+from tfssl.pipelines import batching, load
+from tfssl.pipelines.augment.image import random_resized_crop, random_square_crop
+from tfssl.pipelines.sample.patches import permutations, tiles
+from tfssl.zoo.image.jigsaw import Jigsaw, guard, shuffle, standardised
+
+ONCE = 10**9  # epochs between two passes of clustering
+
+
+def views(examples, seed, size=227, area=(0.6, 1.0)):
+    """For the new network: one crop, float32 [B, size, size, 3], in colour; and "index" [B].
+
+    The paper crops 227 px of 256 without resizing, 79 % of a square image's area; here `area` is
+    uniform around that.
+    """
+    crops = random_resized_crop(examples["image"], size, seed, area=area)
+    return {"image": crops, "index": examples["index"]}
+
+
+def puzzles(examples, seed, size=255, side=256, tile=64, orders=701, shift=2, grey=0.7, most=2):
+    """Jigsaw++, for the pretext: `jigsaw.views` with up to `most` tiles of another image.
+
+    Which order it is (int32 [B]) does not change by that, nor is told how many are strange: 0, 1,
+    ..., `most`, one as likely as another (section 3.1).
+    """
+    seeds = tf.random.split(seed, 5)
+    crops = random_square_crop(examples["image"], size, seeds[0], share=size / side)
+    pieces = standardised(tiles(guard(crops, seeds[1], grey, 0.0), seeds[2], 3, tile, shift))
+    pieces = occlude(pieces, seeds[3], most)
+    y = tf.random.stateless_uniform([tf.shape(pieces)[0]], seeds[4], 0, orders, tf.int32)
+    return shuffle(pieces, tf.gather(tf.constant(permutations(orders, 9)), y)), y
+
+
+def occlude(pieces, seed, most=2):
+    """0 to `most` tiles [B, P, ...] at random places come from the image before in the batch."""
+    seeds = tf.random.split(seed, 2)
+    batch, places = tf.shape(pieces)[0], pieces.shape[1]
+    count = tf.random.stateless_uniform([batch], seeds[0], 0, most + 1, tf.int32)
+    rank = tf.argsort(tf.argsort(tf.random.stateless_uniform([batch, places], seeds[1])))
+    strange = (rank < count[:, None])[:, :, None, None, None]
+    return tf.where(strange, tf.roll(pieces, 1, axis=0), pieces)
+
+
+class Boosting(Method):
+    """A network learns from scratch the clusters that another one's features fall into.
+
+    Args:
+        encoder: the new one, published.
+        teacher: whose features are clustered: a `Method`, for its encoder, or an encoder. Nothing
+            changes it but its own training, before this one's first step.
+        examples: N, whose `index` runs from 0 to N - 1.
+        clusters: K, at most N.
+        tap: the teacher's layer that is pooled and clustered; the last ones know their pretext
+            better than the world.
+    """
+
+    def __init__(self, encoder, teacher, examples, clusters=2000, tap="c4", seed=0):
+        super().__init__(encoder)
+        self.teacher = teacher
+        source = getattr(teacher, "encoder", teacher)
+        known = encoders.tap_names(source)
+        if tap not in known:
+            raise BadInput(f"tap: the teacher has no layer {tap!r}; there are {', '.join(known)}.")
+        seen = encoders.representation(source)
+        self.describe = tf.function(lambda batch: seen(batch)[tap], reduce_retracing=True)
+        self.clusters, self.seed = min(clusters, examples), seed
+        self.classifier = layers.linear(encoder.output_shape[-1], self.clusters)
+        state = dict(trainable=False, initializer="zeros", dtype="int32")
+        self.assignment = self.add_weight(name="assignment", shape=[examples], **state)
+        self.ready = self.add_weight(name="ready", shape=[], **state)
+        self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+
+    @property
+    def trainable_variables(self):
+        """The student's alone."""
+        return [*self.encoder.trainable_variables, *self.classifier.trainable_variables]
+
+    trainable_weights = trainable_variables
+
+    def call(self, x, training=False):
+        return self.classifier(self.encoder(x["image"], training=training))  # [B, K]
+
+    def objective(self, x, y, outputs):
+        label = tf.gather(tf.convert_to_tensor(self.assignment), x["index"])
+        self.accuracy.update_state(label, outputs)
+        return cross_entropy(outputs, label)
+
+    def reassign(self, features):
+        """Every example's cluster for good, from features [N, D] in the order of `index`."""
+        _, assigned = kmeans(features, self.clusters, seed=self.seed)
+        self.assignment.assign(assigned)
+
+
+def recipe(
+    encoder="alexnet",
+    data="tfds:imagenet2012",
+    size=227,
+    batch_size=256,
+    epochs=90,
+    learning_rate=0.01,
+    weight_decay=5e-4,
+    clusters=2000,
+    teacher="alexnet",
+    tap="c4",
+    pretext_epochs=70,
+    pretext_rate=0.01,
+    side=256,
+    tile=64,
+    orders=701,
+    shift=2,
+    grey=0.7,
+    tile_width=1024,
+    width=4096,
+    area=(0.6, 1.0),
+    seed=0,
+):
+    """Jigsaw++, k-means of conv4, and a new network (sections 3 and 4).
+
+    `teacher` is an encoder's name, to be trained here by Jigsaw++ for `pretext_epochs`, or the
+    folder or URL of a published encoder, whatever its pretext was. The paper's is a VGG-16, which
+    we have not. The rate falls to a tenth at each third, as AlexNet's for ImageNet's classes.
+    """
+    examples = load(data, keys=("image", "index"))
+    dataset = batching.train(
+        examples, functools.partial(views, size=size, area=area), batch_size, seed
+    )
+    first = []
+    if isinstance(teacher, str) and teacher not in encoders.NAMES:
+        teacher = savedmodel.load(teacher, trainable=False)
+    else:
+        cut = dict(size=(side * 255) // 256, side=side, tile=tile, orders=orders, shift=shift)
+        puzzled = functools.partial(puzzles, **cut, grey=grey)
+        pretext = batching.train(examples, puzzled, batch_size, seed + 1)
+        network = encoders.get(teacher, size=tile)
+        teacher = Jigsaw(network, orders, 9, tile_width, width, 0.0)
+        teacher.compile(keras.optimizers.SGD(pretext_rate, momentum=0.9))
+        first = [TrainFirst("teacher", pretext, round(pretext.steps * pretext_epochs))]
+    count = max(int(examples.cardinality()), 0) or sum(1 for _ in examples)
+    student = encoders.get(encoder, size=size)
+    model = Boosting(student, teacher, count, clusters, tap, seed)
+    steps = round(dataset.steps * epochs)
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [steps // 3, 2 * steps // 3], [learning_rate * 0.1**i for i in range(3)]
+    )
+    # Keras' decay does not pass through the momentum, which would gather it tenfold.
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay / (1 - 0.9)))
+    clustering = EmbedEachEpoch(examples, ONCE, key="image", size=size, of="describe")
+    return Run(model, dataset, epochs, [*first, clustering])
+
+
+SMALL = dict(
+    encoder="resnet9",
+    data="world:n=4000",
+    size=32,
+    batch_size=64,
+    epochs=4,
+    learning_rate=0.05,
+    clusters=100,
+    teacher="resnet9",
+    pretext_epochs=1,
+    pretext_rate=0.03,
+    side=60,
+    tile=16,
+    orders=64,
+    shift=1,
+    tile_width=128,
+    width=512,
+    area=(0.3, 1.0),
+)
