@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfssl.pipelines.augment.image import to_float
 
+PLACES = 16  # where a seed patch may lie, before one is drawn by its gradients
 # Where the second patch lies seen from the first, as (down, right), in the order of the labels:
 # 0 up-left, 1 up, 2 up-right, 3 left, 4 right, 5 down-left, 6 down, 7 down-right.
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -149,6 +150,50 @@ def _moves(shape, seed, shift):
 
 def _by_channel(images, corners, patch):
     return tf.concat([cut(images[..., c : c + 1], corners[c], patch) for c in range(3)], axis=-1)
+
+
+def seed_boxes(images, number, extent=(0.25, 0.5)):
+    """Where seed patches lie: float32 [B, 4] of top, left, height, width, the same at every call.
+
+    Squares of a share of the shorter side uniform in `extent`, at one of 16 random places, drawn in
+    proportion to the mean squared gradient there (section 2.1). All draws follow from the seeds'
+    numbers [B].
+    """
+    u = tf.map_fn(
+        lambda n: tf.random.stateless_uniform([2 + 2 * PLACES], tf.stack([n, 0])),
+        tf.cast(number, tf.int64),
+        fn_output_signature=tf.TensorSpec([2 + 2 * PLACES], tf.float32),
+    )
+    sides = tf.shape(images)[1:3]
+    shorter = tf.cast(tf.reduce_min(sides), tf.float32)
+    side = tf.cast(tf.round(shorter * (extent[0] + (extent[1] - extent[0]) * u[:, :1])), tf.int32)
+    side = tf.clip_by_value(side, 1, tf.reduce_min(sides))  # [B, 1]
+    free = tf.cast(sides[None, None] - side[:, None], tf.float32)
+    starts = tf.reshape(u[:, 2:], [-1, PLACES, 2]) * (free + 1)
+    starts = tf.minimum(tf.cast(starts, tf.int32), tf.cast(free, tf.int32))
+    # A flat image has no gradient anywhere: all its places are then equally good.
+    energy = gradient_energy(images, starts, side[:, None]) + 1e-9
+    share = tf.cumsum(energy, axis=1) / tf.reduce_sum(energy, axis=1, keepdims=True)
+    best = tf.reduce_sum(tf.cast(share[:, :-1] < u[:, 1:2], tf.int32), axis=1)
+    start = tf.cast(tf.gather(starts, best, axis=1, batch_dims=1), tf.float32)
+    return tf.concat([start, tf.tile(tf.cast(side, tf.float32), [1, 2])], axis=1)
+
+
+def gradient_energy(images, starts, side):
+    """Mean squared gradient of the grey image in squares: [B, P] for corners [B, P, 2]."""
+    grey = tf.reduce_mean(to_float(images), axis=-1)
+    down = tf.square(tf.pad(grey[:, 1:] - grey[:, :-1], [[0, 0], [0, 1], [0, 0]]))
+    right = tf.square(tf.pad(grey[:, :, 1:] - grey[:, :, :-1], [[0, 0], [0, 0], [0, 1]]))
+    sums = tf.cumsum(tf.cumsum(down + right, axis=1), axis=2)
+    sums = tf.pad(sums, [[0, 0], [1, 0], [1, 0]])  # of all above and left of a corner
+    ends = starts + side
+
+    def at(rows, columns):
+        return tf.gather_nd(sums, tf.stack([rows, columns], axis=-1), batch_dims=1)
+
+    (top, left), (bottom, far) = tf.unstack(starts, axis=-1), tf.unstack(ends, axis=-1)
+    total = at(bottom, far) - at(top, far) - at(bottom, left) + at(top, left)
+    return tf.maximum(total, 0.0) / tf.cast(side * side, tf.float32)[..., 0]
 
 
 def quadrants(images):
