@@ -19,6 +19,7 @@ FAST = {
     "layers_sgd": dict(iterations=60, batch_size=64, dimensions=600, flip=False),
     "linear_sgd": dict(epochs=10),
     "low_label": dict(draws=2, penalties=[0.1]),
+    "transfer": dict(penalties=(0.01, 0.1)),
     "supervised": dict(epochs=2, least_steps=60),
     **{name: dict(epochs=2, least_steps=60) for name in ("finetune", "finetune_1", "finetune_10")},
 }

@@ -40,7 +40,7 @@ def segmented(spec, split="train"):
     """
     name, split = own_split(spec, split)
     if name == "world" or name.startswith("world:"):
-        return sources.load(name, split, keys=("image", "masks", "object_label"))
+        return sources.load(name, split, keys=("image", "masks", "object_label", "index"))
     if name.startswith("tfds:"):
         data = sources.load(name, split)
         key = next((key for key in MAPS if key in data.element_spec), None)
@@ -49,7 +49,10 @@ def segmented(spec, split="train"):
                 f"{name} has no map of classes ({', '.join(MAPS)}); TFDS keeps VOC without its "
                 "maps: give the VOCdevkit's folder, such as VOC2012."
             )
-        return like(data, data.map(lambda e: {"image": e["image"], "segmentation": e[key]}))
+        return like(
+            data,
+            data.map(lambda e: {"image": e["image"], "segmentation": e[key], "index": e["index"]}),
+        )
     pairs, void = maps_of(folder_of(name), split)
 
     def read(picture, truth):
@@ -79,7 +82,9 @@ def boxed(spec, split="train"):
     """
     name, split = own_split(spec, split)
     if name == "world" or name.startswith("world:"):
-        return sources.load(name, split, keys=("image", "boxes", "object_label", "identity"))
+        return sources.load(
+            name, split, keys=("image", "boxes", "object_label", "identity", "index")
+        )
     if name.startswith("tfds:"):
         return boxed_tfds(name, split)
     path = folder_of(name)

@@ -11,24 +11,24 @@ from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, choice, load
 from tfssl.cli.training import tell_broken, unfinished
 from tfssl.errors import BadInput
 
-ON_FEATURES = ("knn", "linear", "svm", "retrieval", "low_label")
+ON_FEATURES = ("knn", "linear", "svm", "retrieval", "low_label", "transfer")
 ON_CLASSES = (*ON_FEATURES, "linear_sgd", "layers", "layers_sgd", "finetune", "finetune_10")
 ON_CLASSES = (*ON_CLASSES, "finetune_1")
 # Protocols whose examples hold more than one class, and how such sources are read.
-ANNOTATED = {"segmentation": "segmented", "detection": "boxed"}
+ANNOTATED = {"segmentation": "segmented", "detection": "boxed", "voc07": "tagged"}
 PROTOCOLS = (*ON_CLASSES, *ANNOTATED)
 BASELINES = ("random", "supervised")
 THIS = "this encoder"
 # The number of each protocol that the table shows.
-MAIN = ("top1", "R@1", "mean_iou", "AP50_11point")
+MAIN = ("top1", "R@1", "mean_iou", "AP50_11point", "mAP", "mean")
 
 
 def evaluate(
     encoder: Annotated[pathlib.Path, typer.Argument(help="A run's folder or a SavedModel.")],
-    data: Data,
     protocol: Annotated[
         list[str], typer.Option(help=f"Any number of {', '.join((*PROTOCOLS, *BASELINES))}.")
     ],
+    data: Data = "",
     json_: Annotated[
         pathlib.Path | None, typer.Option("--json", help="Write the results here.")
     ] = None,
@@ -37,7 +37,10 @@ def evaluate(
     max_broken: MaxBroken = 0.5,
     quiet: Quiet = False,
 ):
-    """Measures an encoder on labelled data, by the field's protocols."""
+    """Measures an encoder on labelled data, by the field's protocols.
+
+    `--protocol transfer` without --data runs over the twelve data sets of the transfer suite.
+    """
     from tfssl import evaluate as protocols
     from tfssl import rundir
 
@@ -47,7 +50,12 @@ def evaluate(
     names = [name for name in protocol if name in PROTOCOLS]
     if not names and "random" in protocol:
         raise BadInput("--protocol random repeats other protocols untrained: name at least one.")
-    on_classes = [name for name in names if name in ON_CLASSES]
+    if not data and (names != ["transfer"] or "supervised" in protocol):
+        raise BadInput(
+            "--data is missing: a folder, digits, world or tfds:NAME; only --protocol transfer "
+            "does without, and measures the data sets of the transfer suite that are on this disk."
+        )
+    on_classes = [name for name in names if name in ON_CLASSES and data]
     train = test = None
     if on_classes or "supervised" in protocol:
         train, test = (
@@ -57,6 +65,9 @@ def evaluate(
 
     def measured(model, who):
         results = _measure(model, on_classes, train, test, seed, who, quiet) if on_classes else {}
+        if not data:
+            note(f"the transfer suite of {who} ...", quiet)
+            results["transfer"] = _measure_suite(model, artefact, size, seed)
         for name in names:
             if name in ANNOTATED:
                 note(f"{name} of {who} ...", quiet)
@@ -107,6 +118,21 @@ def _measure_annotated(encoder, name, data, size, seed):
     parts = [getattr(annotated, ANNOTATED[name])(data, split) for split in ("train", "test")]
     sized = {"size": size} if size else {}
     return protocols.ANNOTATED[name](encoder, *parts, seed=seed, **sized)
+
+
+def _measure_suite(encoder, artefact, size, seed):
+    """The transfer suite over what TFDS has on this disk, and why the rest is missing."""
+    from tfssl import evaluate as protocols
+    from tfssl import pipelines
+
+    def found(entry, split):
+        several = ("labels", "labels_no_difficult") if entry.metric == "mAP_11point" else ("label",)
+        return pipelines.load(entry.data, split, keys=("image", *several))
+
+    result = protocols.suite(encoder, found, size=size or artefact.size or 224, seed=seed)
+    for name, why in result["missing"].items():
+        print(f"not measured: {name}: {why}")
+    return result
 
 
 def embed(
@@ -184,6 +210,8 @@ def _table(found):
             if main is None:  # a result a tap
                 taps = [k for k in result if k.endswith("_top1")]
                 main = max(taps, key=result.get)
+            if result[main] is None:
+                continue  # nothing of the suite is there
             low, high = result.get(f"{main}_low"), result.get(f"{main}_high")
             interval = f"{100 * low:.1f}-{100 * high:.1f}" if low is not None else ""
             settings = [

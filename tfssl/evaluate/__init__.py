@@ -15,6 +15,8 @@ from tfssl.evaluate.low_label import low_label
 from tfssl.evaluate.retrieval import retrieval
 from tfssl.evaluate.segmentation import segmentation
 from tfssl.evaluate.svm import svm
+from tfssl.evaluate.transfer import suite, transfer
+from tfssl.evaluate.voc07 import voc07
 
 # What can be asked for by name; `random` is not here, as it runs the others on another encoder.
 PROTOCOLS = {
@@ -25,6 +27,7 @@ PROTOCOLS = {
     "layers_sgd": layers_sgd,
     "svm": svm,
     "low_label": low_label,
+    "transfer": transfer,
     "finetune": finetune,
     "finetune_1": functools.partial(finetune, labels=0.01),
     "finetune_10": functools.partial(finetune, labels=0.1),
@@ -32,7 +35,7 @@ PROTOCOLS = {
     "supervised": supervised,
 }
 # Those whose examples hold more than one class: maps, boxes, several labels.
-ANNOTATED = {"segmentation": segmentation, "detection": detection}
+ANNOTATED = {"segmentation": segmentation, "detection": detection, "voc07": voc07}
 
 __all__ = [
     "ANNOTATED",
@@ -49,8 +52,11 @@ __all__ = [
     "random_encoder",
     "retrieval",
     "segmentation",
+    "suite",
     "supervised",
     "svm",
+    "transfer",
+    "voc07",
 ]
 
 

@@ -63,7 +63,7 @@ def fit(x, y, queries, truth, names, penalties=PENALTIES, validation=0.2, iterat
     if len(penalties) > 1:
         chosen, validation_top1 = _choose(x, y, penalties, validation, iterations, seed)
     x, queries = standardised(x, queries)
-    model = _regression(x, y, chosen, iterations)
+    model = regression(x, y, chosen, iterations)
     logits = model.decision_function(queries)
     return {
         **ranked(logits, model.classes_, truth, seed),
@@ -88,7 +88,7 @@ def _choose(x, y, penalties, validation, iterations, seed):
     count = sum(len(truth) for _, _, truth, _ in splits)
     for i, penalty in enumerate(penalties):
         for (fitted, held_out), classes, truth, models in splits:
-            model = _regression(fitted, classes, penalty, iterations, *models[-1:])
+            model = regression(fitted, classes, penalty, iterations, *models[-1:])
             models.append(model)
             right[i] += (model.predict(held_out) == truth).sum() / count
         best = right[: i + 1].max()
@@ -99,7 +99,7 @@ def _choose(x, y, penalties, validation, iterations, seed):
     return penalties[chosen], float(right[chosen])
 
 
-def _regression(x, y, penalty, iterations, start=None):
+def regression(x, y, penalty, iterations, start=None):
     import threadpoolctl
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

@@ -1,0 +1,325 @@
+"""Our ResNets keep their features in Model Garden, and boxes are scored as VOC and COCO do."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import encoders
+from tfssl.errors import BadInput
+from tfssl.evaluate.detection import detection, overlap, score, voc_ap
+from tfssl.evaluate.model_garden import backbone
+from tfssl.pipelines import errors
+from tfssl.pipelines.sources import annotated
+
+
+def lived(name, size):
+    """An encoder whose norms are far from where they began."""
+    keras.utils.set_random_seed(0)
+    encoder, generator = encoders.get(name, size=size), np.random.default_rng(0)
+    for layer in encoder.layers:
+        if hasattr(layer, "moving_mean"):
+            width = layer.gamma.shape
+            layer.moving_mean.assign(generator.normal(0, 0.1, width))
+            layer.moving_variance.assign(generator.uniform(0.8, 3, width))
+            layer.gamma.assign(generator.uniform(0.2, 0.5, width))
+            layer.beta.assign(generator.normal(0, 0.1, width))
+    return encoder
+
+
+@pytest.mark.parametrize(
+    "name, size, first",
+    [("resnet18", 32, 0), ("resnet18", 224, 2), ("resnet50", 224, 2), ("resnet50", 32, 0)],
+)
+def test_features_in_model_garden_equal_ours_at_every_stage(name, size, first):
+    from official.vision.ops import preprocess_ops
+
+    encoder = lived(name, size)
+    images = np.random.default_rng(1).random((2, 64, 64, 3)).astype(np.float32)
+    ours = encoders.representation(encoder)(images)
+    trunk = backbone(encoder, 64)
+    theirs = trunk(preprocess_ops.normalize_image(images), training=True)  # its norms are frozen
+    assert sorted(theirs) == [str(first + i) for i in range(4)] == sorted(trunk.output_specs)
+    for stage in range(4):
+        found, expected = theirs[str(first + stage)].numpy(), ours[f"c{stage + 2}"].numpy()
+        assert found.shape == expected.shape and 64 // found.shape[1] == 2 ** (first + stage)
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet9", "alexnet", "vit_mini"])
+def test_an_encoder_that_model_garden_does_not_know_is_refused(name):
+    with pytest.raises(BadInput, match="one of our ResNets"):
+        backbone(encoders.get(name, size=32))
+
+
+def picture(boxes, labels, difficult=None, scores=None, size=(100, 100)):
+    found = {"boxes": np.array(boxes, float).reshape(-1, 4), "labels": np.array(labels, int)}
+    if scores is not None:
+        return {**found, "scores": np.array(scores, float)}
+    hard = np.zeros(len(labels), bool) if difficult is None else np.array(difficult, bool)
+    return {**found, "difficult": hard, "size": size}
+
+
+FAR = [[0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50], [60, 60, 70, 70]]
+NOWHERE = [85, 85, 99, 99]
+
+
+def test_the_worked_detections_have_both_averages():
+    """Hits 1, 0, 1, 0, 0, 1 with four objects."""
+    boxes = [FAR[0], NOWHERE, FAR[1], NOWHERE, NOWHERE, FAR[2]]
+    found = [picture(boxes, [0] * 6, scores=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4])]
+    truth = [picture(FAR, [0] * 4)]
+    assert voc_ap(found, truth, 0, "area") == pytest.approx(0.541667, abs=1e-6)
+    assert voc_ap(found, truth, 0, "11point") == pytest.approx(0.545455, abs=1e-6)
+
+
+def test_a_second_detection_of_one_object_is_a_mistake():
+    truth = [picture(FAR[:1], [0])]
+    once = [picture([NOWHERE, FAR[0]], [0, 0], scores=[0.1, 0.9])]
+    twice = [picture([FAR[0], FAR[0]], [0, 0], scores=[0.8, 0.9])]
+    wrong_first = [picture([NOWHERE, FAR[0]], [0, 0], scores=[0.9, 0.8])]
+    assert voc_ap(once, truth, 0, "area") == voc_ap(twice, truth, 0, "area") == 1
+    assert voc_ap(wrong_first, truth, 0, "area") == 0.5
+    second = [picture(FAR[:2], [0, 0])]
+    assert voc_ap(
+        [picture([FAR[0], FAR[0], FAR[1]], [0] * 3, scores=[3, 2, 1])], second, 0, "area"
+    ) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_difficult_objects_count_neither_way():
+    truth = [picture(FAR[:2], [0, 0], difficult=[True, False])]
+    both = [picture(FAR[:2], [0, 0], scores=[0.9, 0.8])]
+    only = [picture(FAR[1:2], [0], scores=[0.8])]
+    assert score(both, truth, 1) == score(only, truth, 1)
+    assert score(both, truth, 1)["AP50_area"] == pytest.approx(1)
+    assert score(both, truth, 1)["AP"] == pytest.approx(1)
+
+
+def test_overlap_is_counted_in_continuous_coordinates():
+    assert overlap(np.array([0, 0, 10, 10.0]), np.array([[0, 5, 10, 15.0]]))[0] == pytest.approx(
+        1 / 3
+    )
+
+
+def test_perfect_detections_score_one_and_shifted_ones_less_the_stricter_the_measure():
+    truth = [picture(FAR, [0, 1, 0, 1]), picture(FAR[:2], [1, 0])]
+    perfect = [picture(t["boxes"], t["labels"], scores=np.ones(len(t["labels"]))) for t in truth]
+    assert all(
+        score(perfect, truth, 2)[k] == pytest.approx(1)
+        for k in ("AP", "AP50", "AP75", "AP50_area", "AP50_11point")
+    )
+    shifted = [{**part, "boxes": part["boxes"] + [0, 0, 0, 3.4]} for part in perfect]  # IoU 0.746
+    found = score(shifted, truth, 2)
+    assert found["AP50"] == pytest.approx(1) and found["AP75"] == 0
+    assert found["AP"] == pytest.approx(0.5)  # right at 0.5, 0.55, .., 0.7: five of ten
+    assert score([picture([], [], scores=[])] * 2, truth, 2)["AP50"] == 0
+
+
+def test_classes_that_do_not_occur_are_left_out_of_the_mean():
+    truth = [picture(FAR[:1], [0])]
+    found = score([picture(FAR[:1], [0], scores=[1])], truth, 3)
+    assert found["AP50_area"] == 1 and found["ap_by_class"] == [1, None, None]
+
+
+def squares(count, size=64, seed=0):
+    """Pictures with one bright square each, as examples of `boxed`."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 60, (count, size, size, 3)).astype(np.uint8)
+    boxes = np.zeros((count, 2, 4), np.float32)
+    for i in range(count):
+        y, x = generator.integers(4, size - 30, 2)
+        images[i, y : y + 24, x : x + 24] = [250, 220, 30]
+        boxes[i, 0] = np.array([y, x, y + 24, x + 24]) / size
+    labels = np.tile([0, -1], [count, 1])
+    return tf.data.Dataset.from_tensor_slices(
+        {"image": images, "boxes": boxes, "object_label": labels.astype(np.int64)}
+    )
+
+
+def test_data_without_boxes_are_refused_in_a_sentence():
+    rows = tf.data.Dataset.from_tensor_slices({"image": np.zeros((2, 8, 8, 3), np.uint8)})
+    with pytest.raises(BadInput, match="boxes"):
+        detection(encoders.get("resnet18"), rows, rows)
+    with pytest.raises(errors.BadInput, match="digits has one label"):
+        annotated.boxed("digits")
+
+
+def test_world_goes_through_training_and_scoring():
+    encoder = encoders.get("resnet18", size=224)
+    before = encoder.get_weights()[0]
+    parts = annotated.boxed("world:size=64,n=8"), annotated.boxed("world:size=64,n=3", "test")
+    result = detection(
+        encoder, *parts, size=64, iterations=2, batch_size=2, width=16, convolutions=1
+    )
+    json.dumps(result, allow_nan=False)
+    assert {"AP", "AP50", "AP75", "AP50_11point", "AP50_area"} <= set(result)
+    assert result["test_examples"] == 3 and np.isfinite(result["loss"])
+    np.testing.assert_array_equal(encoder.get_weights()[0], before)
+
+
+@pytest.mark.slow
+def test_squares_are_found_after_a_minute():
+    encoder = encoders.get("resnet18", size=224)
+    settings = dict(size=64, iterations=120, batch_size=8, width=32, convolutions=1)
+    result = detection(encoder, squares(64), squares(16, seed=1), **settings)
+    assert result["AP50"] > 0.5 and result["AP50_area"] > 0.5
+
+
+def saved(path, array):
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+IMAGE = np.zeros((20, 40, 3), np.uint8)
+BOX = [0.25, 0.1, 0.75, 0.6]  # y 5..15 of 20, x 4..24 of 40
+
+
+def as_voc(folder):
+    for name in ("000001", "000002"):
+        saved(folder / "JPEGImages" / f"{name}.jpg", IMAGE)
+        (folder / "Annotations").mkdir(exist_ok=True)
+        objects = "".join(
+            f"<object><name>{kind}</name><difficult>{hard}</difficult><bndbox><xmin>5</xmin>"
+            f"<ymin>6</ymin><xmax>24</xmax><ymax>15</ymax></bndbox></object>"
+            for kind, hard in (("dog", 0), ("cat", 1))
+        )
+        size = "<size><width>40</width><height>20</height></size>"
+        (folder / "Annotations" / f"{name}.xml").write_text(f"<a>{size}{objects}</a>")
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "trainval.txt").write_text("000001\n")
+    (lists / "test.txt").write_text("000002\n")
+
+
+def as_coco(folder):
+    for split, name in (("train2017", "1.jpg"), ("val2017", "2.jpg")):
+        saved(folder / split / name, IMAGE)
+        entry = {"image_id": 7, "bbox": [4, 5, 20, 10]}
+        held = {
+            "images": [{"id": 7, "file_name": name, "width": 40, "height": 20}],
+            "annotations": [
+                {**entry, "category_id": 18, "iscrowd": 0},
+                {**entry, "category_id": 17, "iscrowd": 1},
+            ],
+            "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
+        }
+        (folder / "annotations").mkdir(exist_ok=True)
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(held))
+
+
+def as_table(folder):
+    lines = ["file,width,height,class,xmin,ymin,xmax,ymax"]
+    for split, name in (("train2017", "1.jpg"), ("val2017", "2.jpg")):
+        saved(folder / "images" / split / name, IMAGE)
+        for kind in ("dog", "cat"):
+            lines.append(f"images/{split}/{name},40,20,{kind},4,5,24,15")
+    (folder / "boxes.csv").write_text("\n".join(lines))
+
+
+def as_yolo(folder):
+    as_table(folder)
+    (folder / "boxes.csv").unlink()
+    lines = ["file,width,height,class_id,class,cx,cy,w,h"]
+    for name in ("train2017/1.jpg", "val2017/2.jpg"):
+        for kind in ("dog", "cat"):
+            lines.append(f"images/{name},40,20,9,{kind},0.35,0.5,0.5,0.5")
+    (folder / "boxes_yolo.csv").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("form", [as_voc, as_coco, as_table, as_yolo])
+def test_boxes_of_every_form_are_the_same(form, tmp_path):
+    form(tmp_path)
+    for split in ("train", "test"):
+        data = annotated.boxed(str(tmp_path), split)
+        (example,) = list(data)
+        np.testing.assert_allclose(example["boxes"], [BOX, BOX], atol=1e-6)
+        assert data.class_names == ["cat", "dog"]
+        np.testing.assert_array_equal(example["object_label"], [1, 0])
+        assert example["image"].shape == IMAGE.shape
+        hard = form in (as_voc, as_coco)
+        np.testing.assert_array_equal(example["difficult"], [False, hard])
+        (tags,) = list(annotated.tagged(str(tmp_path), split))
+        assert sorted(tags["labels"].numpy()) == [0, 1]
+        assert sorted(tags["labels_no_difficult"].numpy()) == ([1] if hard else [0, 1])
+
+
+@pytest.fixture
+def voc(tmp_path, monkeypatch):
+    """tfds:voc/2007 as TFDS leaves it on the disk, of a few made pictures."""
+    import tensorflow_datasets as tfds
+
+    names = ["aeroplane", "bicycle", "bird"]
+
+    class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("5.0.0")
+        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="2007"),)
+        pkg_dir_path = tmp_path
+
+        def _info(self):
+            kind = tfds.features.ClassLabel(names=names)
+            inside = {"label": kind, "bbox": tfds.features.BBoxFeature(), "is_difficult": np.bool_}
+            features = {
+                "image": tfds.features.Image(),
+                "image/filename": tfds.features.Text(),
+                "objects": tfds.features.Sequence(inside),
+                "labels": tfds.features.Sequence(kind),
+                "labels_no_difficult": tfds.features.Sequence(kind),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, _):
+            return {"train": self.some(6), "validation": self.some(6), "test": self.some(5)}
+
+        def some(self, count):
+            for i in range(count):
+                objects = [
+                    {"label": i % 3, "bbox": tfds.features.BBox(*BOX), "is_difficult": False},
+                    {"label": 2, "bbox": tfds.features.BBox(0, 0, 0.5, 0.5), "is_difficult": True},
+                ]
+                yield (
+                    i,
+                    {
+                        "image": np.full((30 + i, 40, 3), 20 * i, np.uint8),
+                        "image/filename": f"{i}.jpg",
+                        "objects": objects,
+                        "labels": sorted({i % 3, 2}),
+                        "labels_no_difficult": [i % 3],
+                    },
+                )
+
+    Voc(data_dir=tmp_path, config="2007").download_and_prepare()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+
+
+def test_a_prepared_voc_gives_boxes_and_its_train_is_trainval(voc):
+    train, test = annotated.boxed("tfds:voc/2007"), annotated.boxed("tfds:voc/2007@test")
+    assert (int(train.cardinality()), int(test.cardinality())) == (12, 5)
+    assert train.class_names == ["aeroplane", "bicycle", "bird"]
+    assert [int(e["index"]) for e in train] == list(range(12))
+    first = next(iter(test))
+    np.testing.assert_allclose(first["boxes"][0], BOX)
+    np.testing.assert_array_equal(first["difficult"], [False, True])
+    tags = next(iter(annotated.tagged("tfds:voc/2007", "test")))
+    assert sorted(tags["labels"].numpy()) == [0, 2]
+    assert tags["labels_no_difficult"].numpy().tolist() == [0]
+    with pytest.raises(errors.BadInput, match="TFDS keeps VOC without its maps"):
+        annotated.segmented("tfds:voc/2007")
+
+
+def test_the_shared_sets_of_boxes_read(shared):
+    folder = shared / "data" / "detection_small"
+    for name, classes in (("raccoon", 1), ("kangaroo", 1), ("coco", 75)):
+        parts = [annotated.boxed(folder / name, split) for split in ("train", "test")]
+        assert all(int(part.cardinality()) > 0 for part in parts)
+        assert len(parts[0].class_names) == classes
+        for example in parts[1].take(3):
+            boxes = example["boxes"].numpy()
+            assert (boxes[:, :2] < boxes[:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 1
+            assert example["image"].shape[-1] == 3
