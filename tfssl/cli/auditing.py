@@ -43,6 +43,7 @@ def audit(
 ):
     """Measures whether a pretext is solved by a trivial cue: trained with it and without it."""
     from tfssl import rundir, zoo
+    from tfssl.pipelines import sources
     from tfssl.report.audit import picture
 
     module = zoo.get(method)
@@ -50,6 +51,10 @@ def audit(
     cues = laboratory.chosen(method, room, module, cue or [])
     given = {"encoder": encoder, "data": data, "size": size, "seed": seed}
     arguments = arguments_of(module, method, True, {**given, "batch_size": batch_size}, set_ or [])
+    if sources.parse(data)[0] != data:
+        raise BadInput(
+            f"--data {data}: give it without @split; an audit trains on one and asks another."
+        )
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: this is a file; give a folder's name.")
     for path in filter(None, (out, json_ and json_.parent)):

@@ -166,8 +166,12 @@ class Bench:
     def trial(self, arm, steps):
         """f(seed) -> (run, held-out views) of an arm, for `tfssl.audit.audit`."""
 
+        held_out = []
+
         def made(seed):
-            return self.run(arm, "train", seed, steps), self.run(arm, "test", HELD_OUT_SEED).dataset
+            if not held_out:
+                held_out.append(self.run(arm, "test", HELD_OUT_SEED).dataset)
+            return self.run(arm, "train", seed, steps), held_out[0]
 
         return made
 

@@ -1,0 +1,88 @@
+"""What two pretexts gain by the cues they are known to be cheated with, by the command that users
+call: relative position by a lens, rotation by resized rows and by a border.
+
+Results go to audit.json, the pictures to pictures/, a table in Markdown to the terminal:
+
+    python benchmarks/audit.py            measures (minutes) and prints
+    python benchmarks/audit.py --print    prints what was measured
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+AUDITS = {
+    "image.relative_position": ("aberration",),
+    "image.rotation": ("resize", "border"),
+}
+SETTINGS = ("--batch-size", "64", "--steps", "100", "--examples", "1000", "--seeds", "2")
+
+
+def measured(method, cues, data, settings, work):
+    out = work / method
+    named = [word for cue in cues for word in ("--cue", cue)]
+    call = ["audit", method, "--data", data, *named, *settings]
+    subprocess.run([sys.executable, "-m", "tfssl", *call, "--out", str(out)], check=True)
+    shutil.copy(out / "audit.png", HERE / "pictures" / f"audit_{method.split('.')[1]}.png")
+    return {"call": " ".join(["tfssl", *call]), **json.loads((out / "audit.json").read_text())}
+
+
+def lines(audits):
+    """The table in Markdown: a row a cue and one for each fix."""
+    head = "| pretext | cue | without | with | gain [95 %] | cue alone | probe without | with |"
+    rows = [head, "|" + "---|" * 8]
+    for found in audits:
+        for cue in found["cues"]:
+            for role, entry in cue["pretext"].items():
+                if "difference" in entry:
+                    rows.append(row(found["method"], cue, role))
+    return rows
+
+
+def row(method, cue, role):
+    fix = role.removeprefix("with, ")
+    base = f"without, {fix}" if role != fix else "without"
+    name = {"with": cue["cue"], "removed": f"... {cue['remedy']}"}.get(role, f"... guard `{fix}`")
+    change = cue["pretext"][role]["difference"]
+    interval = f"{100 * change['low']:+.1f}, {100 * change['high']:+.1f}"
+
+    def percent(part, role):
+        return f"{100 * cue[part][role]['value']:.1f}" if role in cue[part] else ""
+
+    cells = (
+        f"`{method}`" if role == "with" else "",
+        name,
+        percent("pretext", base),
+        percent("pretext", role),
+        f"{100 * change['value']:+.1f} [{interval}]",
+        percent("alone", role),
+        percent("probe", base),
+        percent("probe", role),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="world")
+    parser.add_argument("--print", action="store_true", help="measure nothing")
+    parser.add_argument("--settings", nargs=argparse.REMAINDER, default=SETTINGS)
+    options = parser.parse_args()
+    file = HERE / "audit.json"
+    if not options.print:
+        with tempfile.TemporaryDirectory() as work:
+            audits = [
+                measured(method, cues, options.data, options.settings, pathlib.Path(work))
+                for method, cues in AUDITS.items()
+            ]
+        file.write_text(json.dumps(audits, indent=1) + "\n")
+    print("\n".join(lines(json.loads(file.read_text()))))
+
+
+if __name__ == "__main__":
+    main()

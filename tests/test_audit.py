@@ -1,0 +1,161 @@
+"""`tfssl audit`: what it writes, what it refuses, and what it finds where the answer is known."""
+
+import json
+
+import command_line
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfssl import audit
+from tfssl.cli import laboratory
+
+TINY = ("--data", "digits", "--size", "16", "--batch-size", "16", "--examples", "48")
+TINY = (*TINY, "--steps", "2", "--seeds", "1", "--quiet")
+
+
+def test_an_audit_writes_a_table_a_json_file_and_a_picture(tmp_path):
+    words = ("--cue", "border=0.1", "--out", tmp_path / "out", "--json", tmp_path / "copy.json")
+    done = command_line.call("audit", "image.rotation", *TINY, *words)
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert found == json.loads((tmp_path / "copy.json").read_text())
+    assert found["metric"] == "accuracy" and found["steps"] == 2
+    (row,) = found["cues"]
+    assert row["cue"] == "border" and row["strength"] == 0.1
+    for part in ("pretext", "alone"):
+        assert set(row[part]) == {"without", "with", "removed"}
+        for role in row[part].values():
+            assert 0 <= role["low"] <= role["value"] <= role["high"] <= 1
+        change = row[part]["with"]["difference"]
+        assert change["value"] == pytest.approx(
+            row[part]["with"]["value"] - row[part]["without"]["value"]
+        )
+    assert 0 < row["probe"]["without"]["value"] <= 1 and found["probe"]["untrained"]["value"] > 0
+    assert "border" in done.out and "cropped" in done.out and row["verdict"] in done.out
+    assert (tmp_path / "out" / "audit.txt").read_text() == done.out
+    picture = np.asarray(Image.open(tmp_path / "out" / "audit.png").convert("RGB"))
+    assert picture[0, 0].tolist() == [255] * 3 and picture.std() > 10
+
+
+def test_pictures_of_several_sizes_without_labels_are_audited_without_a_probe(tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(60):
+        pixels = random.integers(0, 256, [24 + i % 3, 30, 3], np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    words = (*TINY, "--data", tmp_path / "photos", "--batch-size", "2", "--cue", "border")
+    done = command_line.call("audit", "image.rotation", *words, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert found["probe"] is None and found["cues"][0]["probe"] == {}
+
+
+def test_a_caller_is_told_what_to_mend(tmp_path):
+    out = ("--out", tmp_path / "out")
+
+    def refused(method, *words, naming):
+        return command_line.refused("audit", method, *TINY, *out, *words, naming=naming)
+
+    refused("image.rotation", "--cue", "bordr", naming=["bordr", "border"])
+    refused("image.rotation", "--cue", "zoom", naming=["zoom", "image.rotation", "aberration"])
+    refused("image.rotation", "--cue", "gap", naming=["gap", "image.rotation"])
+    refused("image.rotation", "--cue", "jpeg=500", naming=["jpeg", "100"])
+    refused("image.rotation", "--cue", "jpeg=much", naming=["jpeg", "100"])
+    refused("image.rotation", "--set", "nothing=1", naming="nothing")
+    refused("image.rotation", "--data", "digits@train", naming="@split")
+    refused("image.rotatoin", naming="image.rotation")
+    refused("text.skip_gram", naming="text.skip_gram")
+    refused("video.tcc", naming="frames")
+    (tmp_path / "file").write_text("")
+    words = ("audit", "image.rotation", *TINY, "--out", tmp_path / "file")
+    command_line.refused(*words, naming="--out")
+
+
+def test_trainings_that_two_cues_share_are_made_once():
+    bench = bench_of("image.relative_position")
+    arms = laboratory.arms(bench, {"aberration": 0.05, "gap": 0.0, "border": 0.03, "jpeg": 15.0})
+    assert len(arms) == len(set(arms))
+    data = [arm for arm in arms if arm.content == "data"]
+    plain = {arm.guards for arm in data if not arm.cue}
+    assert plain == {
+        (),  # which is "drop": the same as without the border and without the blocks
+        (("guard", "none"),),
+        (("guard", "project"),),
+        (("guard", "touching"),),
+    }
+    assert len(data) == 4 + 4 + 2 + 2
+
+
+def bench_of(method, count=40, **arguments):
+    """A bench over the world's pictures of 64 px, for methods of images."""
+    from tfssl import zoo
+    from tfssl.pipelines import load
+
+    module = zoo.get(method)
+    arguments = {**module.SMALL, "data": f"world:n={count}", **arguments}
+    parts = [load(arguments["data"], part) for part in ("train", "test")]
+    known = {"aberration": 0.05}
+    return laboratory.Bench(module, "image", arguments, *parts, count, known, lambda *_: None)
+
+
+def test_arms_differ_in_the_cue_and_in_nothing_else():
+    bench = bench_of("image.relative_position")
+    plain = bench.dataset(laboratory.Arm("data"), "train")
+    put = bench.dataset(laboratory.Arm("data", "aberration", "put"), "train")
+    removed = bench.dataset(laboratory.Arm("data", "aberration", "removed"), "train")
+    for a, b, c in zip(plain, put, removed):
+        assert a["index"] == b["index"] == c["index"] and "label" not in a
+        np.testing.assert_array_equal(a["image"][..., 1], b["image"][..., 1])
+        assert (a["image"] != b["image"]).numpy()[..., 0].any()
+        np.testing.assert_array_equal(c["image"][..., 0], b["image"][..., 1])
+    texture = next(iter(bench.dataset(laboratory.Arm("texture"), "train")))["image"].numpy()
+    assert (texture[..., 0] == texture[..., 2]).all() and texture.std() > 20
+
+
+def test_the_same_seed_starts_every_arm_from_the_same_weights():
+    bench = bench_of("image.relative_position", width=8, encoder="conv4")
+    arms = (laboratory.Arm("data"), laboratory.Arm("data", "aberration", "put"))
+    first, second = (bench.run(arm, "train", seed=3, steps=5).model for arm in arms)
+    for a, b in zip(first.weights, second.weights):
+        if "seed_generator" not in a.path:
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_difference_is_told_from_noise_by_its_seeds_and_batches():
+    random = np.random.default_rng(0)
+    theirs = random.normal(0.3, 0.03, [3, 16])
+    raised = audit.difference(theirs + random.normal(0.1, 0.03, [3, 16]), theirs)
+    assert raised["low"] < raised["value"] < raised["high"]
+    assert audit.gained(raised, "accuracy", 0.3) and not audit.gained(raised, "loss", 0.3)
+    same = audit.difference(theirs[:, ::-1], theirs)
+    assert not audit.gained(same, "accuracy", 0.3)
+    # One seed of three that gains much is no proof, however many batches say so.
+    lucky = audit.difference(theirs + np.array([[0.3], [0.0], [-0.1]]), theirs)
+    assert lucky["value"] > 0.06 and not audit.gained(lucky, "accuracy", 0.3)
+
+
+def test_held_out_scores_are_those_of_the_model_on_whole_batches():
+    run = bench_of("image.rotation", encoder="conv4", batch_size=8).run(
+        laboratory.Arm("data"), "test", 0
+    )
+    metric, scores = audit.held_out_scores(run.model, run.dataset, units=3)
+    x, y = next(iter(run.dataset.endless()))
+    right = np.argmax(run.model(x), axis=-1) == y
+    assert metric == "accuracy" and scores.shape == (3,)
+    assert scores[0] == pytest.approx(right.mean(), abs=1e-6)
+    keras.backend.clear_session()
+
+
+@pytest.mark.slow
+def test_relative_position_is_solved_by_a_lens_and_both_fixes_take_that_away(tmp_path):
+    words = ("--data", "world", "--cue", "aberration", "--batch-size", "64", "--examples", "1000")
+    words = (*words, "--steps", "100", "--out", tmp_path, "--quiet")
+    assert command_line.call("audit", "image.relative_position", *words).code == 0
+    (row,) = json.loads((tmp_path / "audit.json").read_text())["cues"]
+    assert row["pretext"]["with"]["gained"], "accuracy rises"
+    assert row["alone"]["without"]["value"] < 0.2 < 0.4 < row["alone"]["with"]["value"]
+    for fix in ("with, drop", "with, project", "removed"):
+        assert not row["pretext"][fix]["gained"]
+        assert row["alone"][fix]["value"] < row["alone"]["with"]["value"] - 0.2
