@@ -113,7 +113,7 @@ def test_features_are_all_maps_on_a_grid_of_four():
 def test_a_step_of_either_player_leaves_the_other_alone():
     for rates, moved in (((0.1, 0.0), "generator"), ((0.0, 0.1), "critic")):
         method, x = model(), batch()
-        method.compile(*(keras.optimizers.SGD(rate) for rate in rates))
+        method.compile(*(keras.optimizers.SGD(rate) for rate in rates), run_eagerly=True)
         before = {n: [w.numpy() for w in getattr(method, n).trainable_weights] for n in PLAYERS}
         method.train_on_batch(x)
         for name, old in before.items():

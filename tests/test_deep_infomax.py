@@ -194,7 +194,7 @@ def test_the_global_score_compares_every_summary_with_every_whole_map():
 
 def test_a_step_moves_encoder_scores_and_critic():
     method, x = model(alpha=1.0), batch()
-    method.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+    method.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1), run_eagerly=True)
     parts = (method.encoder, method.of_places, method.of_summary, method.of_pair, method.critic)
     before = [[w.numpy() for w in part.trainable_weights] for part in parts]
     method.train_on_batch(x)

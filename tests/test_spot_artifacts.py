@@ -117,7 +117,7 @@ def test_both_losses_are_their_equations_in_value_and_gradient():
 def test_a_step_of_either_player_leaves_the_other_and_the_autoencoder_alone():
     for rates, moved in (((0.1, 0.0), "repair"), ((0.0, 0.1), "critic")):
         method, x = model(), batch()
-        method.compile(*(keras.optimizers.SGD(rate) for rate in rates))
+        method.compile(*(keras.optimizers.SGD(rate) for rate in rates), run_eagerly=True)
         frozen = values(method.autoencoder)
         parts = {
             "repair": method.player_variables,
@@ -140,6 +140,7 @@ def test_the_autoencoder_trains_before_the_first_epoch_and_once():
     (first,) = run.callbacks
     assert isinstance(first, TrainFirst) and first.steps == 2
     before = values(method.autoencoder.encoder)
+    method.autoencoder.run_eagerly = True
     first.set_model(method)
     first.on_epoch_begin(0)
     after = values(method.autoencoder.encoder)
