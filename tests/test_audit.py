@@ -39,6 +39,7 @@ def test_an_audit_writes_a_table_a_json_file_and_a_picture(tmp_path):
     assert picture[0, 0].tolist() == [255] * 3 and picture.std() > 10
 
 
+@pytest.mark.slow
 def test_pictures_of_several_sizes_without_labels_are_audited_without_a_probe(tmp_path):
     random = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
@@ -95,9 +96,16 @@ def bench_of(method, count=40, **arguments):
 
     module = zoo.get(method)
     arguments = {**module.SMALL, "data": f"world:n={count}", **arguments}
-    parts = [load(arguments["data"], part) for part in ("train", "test")]
     known = {"aberration": 0.05}
-    return laboratory.Bench(module, "image", arguments, *parts, count, known, lambda *_: None)
+    return laboratory.Bench(
+        module,
+        "image",
+        arguments,
+        lambda part, keys: load(arguments["data"], part, keys),
+        count,
+        known,
+        lambda *_: None,
+    )
 
 
 def test_arms_differ_in_the_cue_and_in_nothing_else():
@@ -142,7 +150,7 @@ def test_held_out_scores_are_those_of_the_model_on_whole_batches():
     )
     metric, scores = audit.held_out_scores(run.model, run.dataset, units=3)
     x, y = next(iter(run.dataset.endless()))
-    right = np.argmax(run.model(x), axis=-1) == y
+    right = np.argmax(run.model(x), axis=-1) == np.asarray(y)
     assert metric == "accuracy" and scores.shape == (3,)
     assert scores[0] == pytest.approx(right.mean(), abs=1e-6)
     keras.backend.clear_session()
@@ -151,7 +159,7 @@ def test_held_out_scores_are_those_of_the_model_on_whole_batches():
 @pytest.mark.slow
 def test_relative_position_is_solved_by_a_lens_and_both_fixes_take_that_away(tmp_path):
     words = ("--data", "world", "--cue", "aberration", "--batch-size", "64", "--examples", "1000")
-    words = (*words, "--steps", "100", "--out", tmp_path, "--quiet")
+    words = (*words, "--encoder", "conv4", "--steps", "150", "--out", tmp_path, "--quiet")
     assert command_line.call("audit", "image.relative_position", *words).code == 0
     (row,) = json.loads((tmp_path / "audit.json").read_text())["cues"]
     assert row["pretext"]["with"]["gained"], "accuracy rises"
@@ -159,3 +167,8 @@ def test_relative_position_is_solved_by_a_lens_and_both_fixes_take_that_away(tmp
     for fix in ("with, drop", "with, project", "removed"):
         assert not row["pretext"][fix]["gained"]
         assert row["alone"][fix]["value"] < row["alone"]["with"]["value"] - 0.2
+
+
+def test_an_unknown_guard_is_refused(tmp_path):
+    words = ("audit", "image.relative_position", *TINY, "--set", "guard=dorp", "--cue", "border")
+    command_line.refused(*words, "--out", tmp_path, naming=["dorp", "drop"])

@@ -1,5 +1,6 @@
 """`tfssl audit`: whether a pretext can be solved by a trivial cue."""
 
+import functools
 import pathlib
 from typing import Annotated
 
@@ -60,10 +61,11 @@ def audit(
     for path in filter(None, (out, json_ and json_.parent)):
         path.mkdir(parents=True, exist_ok=True)
     with progress("reading the data", quiet) as step:
-        source = load(data, "train", max_broken, quiet)
-        tell_broken(source, quiet)
-        held = load(data, "test", max_broken, quiet)
-        bench = laboratory.Bench(module, room, arguments, source, held, examples, cues, step)
+        read = functools.partial(load, data, max_broken=max_broken, quiet=quiet)
+        bench = laboratory.Bench(
+            module, room, arguments, lambda part, keys: read(part, keys=keys), examples, cues, step
+        )
+        tell_broken(bench.source, quiet)
     if not bench.labelled:
         note(f"{data} has no labels: the downstream probe is left out.", quiet)
     arms = laboratory.arms(bench, cues)

@@ -76,21 +76,27 @@ def chosen(method, room, module, words):
 class Bench:
     """The data, held in memory in one shape, and the method's recipe over any form of it.
 
+    `load(split, keys)` gives a source, all of its keys where `keys` is None.
+
     Pictures of several sizes are cropped to the recipe's `size`; clips of several lengths are cut,
     or their last frame and silence repeated, to 48 frames and 3 seconds.
     """
 
-    def __init__(self, module, room, arguments, source, held, examples, cues, progress):
+    def __init__(self, module, room, arguments, load, examples, cues, progress):
         from tfssl.pipelines import sources
 
         self.module, self.arguments, self.cues = module, dict(arguments), cues
         views = module.views
         uses = tuple(getattr(getattr(views, "func", views), "uses", ()))
-        self.keys = NEEDED[room] + tuple(key for key in uses if key not in NEEDED[room])
+        self.keys = tuple(dict.fromkeys((*NEEDED[room], *uses)))
+        self.source, held = load("train", None), load("test", None)
         for key in self.keys:
-            sources.require(source, key, str(arguments["data"]))
-        self.labelled = "label" in source.element_spec and "label" in held.element_spec
-        keys = (*self.keys, "index", *(["label"] if self.labelled else []))
+            sources.require(self.source, key, str(arguments["data"]))
+        self.labelled = all("label" in part.element_spec for part in (self.source, held))
+        keys = tuple(dict.fromkeys((*self.keys, "index", *(["label"] if self.labelled else []))))
+        source = self.source
+        if set(source.element_spec) - set(keys):  # what is not asked for need not be made
+            source, held = load("train", keys), load("test", keys)
         size = arguments.get("size") or 64
         each = sum(_bytes(source.element_spec[key], size) for key in keys)
         most = max(8, min(examples, BYTES // each))
@@ -129,7 +135,8 @@ class Bench:
     def _examples(self, arm, part):
         from tfssl.pipelines.augment import cues
 
-        examples = {k: v for k, v in self.parts[part].items() if k != "label"}
+        own = (*self.keys, "index")
+        examples = {k: v for k, v in self.parts[part].items() if k in own}
         if arm.content == "texture":
             examples = {**examples, **self._textures(part, examples)}
         if not arm.cue:

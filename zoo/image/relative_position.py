@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.encoders.image import MEAN
 from tfssl.errors import BadInput
+from tfssl.errors import BadInput
 from tfssl.layers.normalisation import BatchNormalization
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
@@ -25,6 +26,11 @@ from tfssl.pipelines.augment.image import drop_colour, project_colour, to_float
 from tfssl.pipelines.sample.patches import lattice, neighbour_patches
 from tfssl.pipelines.sample.patches import standardise as unit_patches
 
+GUARDS = {
+    "drop": drop_colour,
+    "project": lambda patches, seed: project_colour(patches),
+    "none": lambda patches, seed: patches,
+}
 RMS = 50.0  # of a standardised patch, in grey levels of 0..255
 # For `tfssl audit`: with which keywords of the recipe a cue gets in, and which keep it out.
 GUARDS = {
@@ -46,8 +52,6 @@ def views(examples, seed, size=548, area=(0.5, 1.5), shrink=0.33, guard="drop", 
     Patches come in the units of encoders: MEAN + p / 255 where p has mean 0 and an RMS of 50.
     `cell` is patch, gap and jitter in pixels: the paper's 96, 48, 7, below 241 px `lattice(size)`.
     """
-    if guard not in ("drop", "project", "none", "touching"):
-        raise BadInput(f"guard={guard}: there are drop, project, none and touching.")
     seeds = tf.random.split(seed, 2)
     if guard == "touching":
         cell = {**(cell or _cell(size)), "gap": 0, "jitter": 0}
@@ -179,6 +183,8 @@ def recipe(
     An epoch here is one pair an image; the released code takes every pair of four grids. `epochs`
     is ours: the paper trains for four weeks.
     """
+    if guard not in ("drop", "project", "none", "touching"):
+        raise BadInput(f"guard={guard}: there are drop, project, none and touching.")
     view = functools.partial(views, size=size, area=area, shrink=shrink, guard=guard)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = RelativePosition(encoders.get(encoder, size=_cell(size)["patch"]), width)
