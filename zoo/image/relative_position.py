@@ -17,7 +17,6 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.encoders.image import MEAN
 from tfssl.errors import BadInput
-from tfssl.errors import BadInput
 from tfssl.layers.normalisation import BatchNormalization
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
@@ -26,11 +25,6 @@ from tfssl.pipelines.augment.image import drop_colour, project_colour, to_float
 from tfssl.pipelines.sample.patches import lattice, neighbour_patches
 from tfssl.pipelines.sample.patches import standardise as unit_patches
 
-GUARDS = {
-    "drop": drop_colour,
-    "project": lambda patches, seed: project_colour(patches),
-    "none": lambda patches, seed: patches,
-}
 RMS = 50.0  # of a standardised patch, in grey levels of 0..255
 # For `tfssl audit`: with which keywords of the recipe a cue gets in, and which keep it out.
 GUARDS = {
