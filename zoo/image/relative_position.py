@@ -47,8 +47,7 @@ def views(examples, seed, size=548, area=(0.5, 1.5), shrink=0.33, guard="drop", 
     `cell` is patch, gap and jitter in pixels: the paper's 96, 48, 7, below 241 px `lattice(size)`.
     """
     seeds = tf.random.split(seed, 2)
-    if guard == "touching":
-        cell = {**(cell or _cell(size)), "gap": 0, "jitter": 0}
+    cell = {**_cell(size, guard), **cell}
     patches, labels = neighbours(examples["image"], seeds[0], size, area, shrink, **cell)
     patches = layers.fold(patches)
     if guard == "project":
@@ -71,8 +70,11 @@ def neighbours(images, seed, size=548, area=(0.5, 1.5), shrink=0.33, **cell):
     return layers.unfold(coarse, 2), labels
 
 
-def _cell(size):
-    return dict(patch=96, gap=48, jitter=7) if size > 240 else lattice(size)
+def _cell(size, guard="drop"):
+    if guard not in ("drop", "project", "none", "touching"):
+        raise BadInput(f"guard={guard}: there are drop, project, none and touching.")
+    cell = dict(patch=96, gap=48, jitter=7) if size > 240 else lattice(size)
+    return {**cell, "gap": 0, "jitter": 0} if guard == "touching" else cell
 
 
 def standardise(patches):
@@ -177,11 +179,10 @@ def recipe(
     An epoch here is one pair an image; the released code takes every pair of four grids. `epochs`
     is ours: the paper trains for four weeks.
     """
-    if guard not in ("drop", "project", "none", "touching"):
-        raise BadInput(f"guard={guard}: there are drop, project, none and touching.")
+    patch = _cell(size, guard)["patch"]
     view = functools.partial(views, size=size, area=area, shrink=shrink, guard=guard)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
-    model = RelativePosition(encoders.get(encoder, size=_cell(size)["patch"]), width)
+    model = RelativePosition(encoders.get(encoder, size=patch), width)
     model.compile(keras.optimizers.SGD(learning_rate, momentum=momentum))
     return Run(model, dataset, epochs)
 
