@@ -8,6 +8,7 @@ int64 [k] each. All have `index`, known length, and the attribute `class_names`.
 
 import csv
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -42,13 +43,14 @@ def segmented(spec, split="train"):
     if name == "world" or name.startswith("world:"):
         return sources.load(name, split, keys=("image", "masks", "object_label", "index"))
     if name.startswith("tfds:"):
-        data = sources.load(name, split)
-        key = next((key for key in MAPS if key in data.element_spec), None)
+        has = prepared(name).info.features
+        key = next((key for key in MAPS if key in has), None)
         if key is None:
             raise BadInput(
                 f"{name} has no map of classes ({', '.join(MAPS)}); TFDS keeps VOC without its "
                 "maps: give the VOCdevkit's folder, such as VOC2012."
             )
+        data = sources.load(name, split)
         return like(
             data,
             data.map(lambda e: {"image": e["image"], "segmentation": e[key], "index": e["index"]}),
@@ -66,7 +68,7 @@ def segmented(spec, split="train"):
     return reading(pairs, read, {"image": (tf.uint8, 3), "segmentation": (tf.int32, 2)})
 
 
-def boxed(spec, split="train"):
+def boxed(spec, split="train", trainval=True):
     """Pictures with boxes around their objects.
 
     Args:
@@ -75,7 +77,8 @@ def boxed(spec, split="train"):
             COCO's `annotations/instances_*.json`; a folder with a table `boxes.csv` (file, class,
             xmin, ymin, xmax, ymax in pixels, width, height) or `boxes_yolo.csv` (file, class, cx,
             cy, w, h in 0..1); or such a table or .json itself.
-        split: as in `segmented`. VOC's `train` is its trainval.
+        split: as in `segmented`.
+        trainval: VOC's `train` is its trainval, as every table has it; False: its train alone.
 
     Raises:
         BadInput: a source in none of these forms.
@@ -86,9 +89,9 @@ def boxed(spec, split="train"):
             name, split, keys=("image", "boxes", "object_label", "identity", "index")
         )
     if name.startswith("tfds:"):
-        return boxed_tfds(name, split)
+        return boxed_tfds(name, split, trainval)
     path = folder_of(name)
-    rows, names = rows_of(path, split)
+    rows, names = rows_of(path, split, trainval)
 
     def read(picture, boxes, labels, difficult):
         return {
@@ -109,14 +112,14 @@ def boxed(spec, split="train"):
     return data
 
 
-def tagged(spec, split="train"):
+def tagged(spec, split="train", trainval=True):
     """Pictures with the classes of all their objects, and of those that are not difficult.
 
     Args:
         spec: tfds:voc/2007 and the like, or any source of `boxed`.
-        split: as in `segmented`. VOC's `train` is its trainval.
+        split, trainval: as in `boxed`.
     """
-    data = boxed(spec, split)
+    data = boxed(spec, split, trainval)
     if "identity" in data.element_spec:  # in world an object may not be seen
 
         def seen(example):
@@ -247,20 +250,25 @@ def checked(pairs, folder, split):
     return pairs
 
 
-def boxed_tfds(name, split):
-    """A prepared TFDS set with `objects` [{bbox, label, is_difficult, is_crowd}]."""
-    import os
-
+def prepared(name):
+    """The TFDS builder of `tfds:NAME`, where it lies on this disk."""
     from tfssl.pipelines.sources import tfds
 
     root = pathlib.Path(os.environ.get("TFDS_DATA_DIR", tfds.HOME)).expanduser()
-    builder = tfds.library().builder_from_directory(tfds.find(root, name.removeprefix("tfds:")))
-    objects = builder.info.features.get("objects")
+    return tfds.library().builder_from_directory(tfds.find(root, name.removeprefix("tfds:")))
+
+
+def boxed_tfds(name, split, trainval=True):
+    """A prepared TFDS set with `objects` [{bbox, label, is_difficult, is_crowd}]."""
+    from tfssl.pipelines.sources import tfds
+
+    builder = prepared(name)
+    objects = dict(builder.info.features.items()).get("objects")
     inner = getattr(objects, "feature", {})
     if "bbox" not in inner or "label" not in inner:
         raise BadInput(f"{name} has no objects with bbox and label, which detection needs.")
     has = {key for key, info in builder.info.splits.items() if info.num_examples}
-    if split == "train" and name.startswith("tfds:voc"):
+    if trainval and split == "train" and name.startswith("tfds:voc"):
         own = [key for key in ("train", "validation") if key in has]
     else:
         own = [splits.choose(has, split, name)]
@@ -288,7 +296,7 @@ def boxed_tfds(name, split):
     return data
 
 
-def rows_of(path, split):
+def rows_of(path, split, trainval=True):
     """([(picture, boxes, labels, difficult)], class names) of a folder or file of boxes."""
     if path.is_file():
         found = {".csv": table, ".json": coco}.get(path.suffix.lower())
@@ -297,7 +305,7 @@ def rows_of(path, split):
         rows, names = found(path, path.parent)
         return by_folder(rows, split, path), names
     if (path / "Annotations").is_dir():
-        return voc(path, split)
+        return voc(path, split, trainval)
     files = sorted((path / "annotations").glob("instances_*.json"))
     if files:
         has = {file.stem.removeprefix("instances_").rstrip("0123456789"): file for file in files}
@@ -385,14 +393,14 @@ def coco(path, folder):
     return [row[:4] for row in rows.values()], [entry["name"] for entry in categories]
 
 
-def voc(folder, split):
+def voc(folder, split, trainval=True):
     """A VOCdevkit's year; `train` is trainval. Boxes count pixels from 1, both ends inside."""
     from xml.etree import ElementTree
 
     lists = folder / "ImageSets" / "Main"
     has = {file.stem for file in lists.glob("*.txt")} & {"train", "val", "trainval", "test"}
     if has:
-        own = "trainval" if split == "train" and "trainval" in has else None
+        own = "trainval" if trainval and split == "train" and "trainval" in has else None
         own = own or splits.choose(has, split, folder)
         names = (lists / f"{own}.txt").read_text().split()
     else:

@@ -124,10 +124,12 @@ def _measure_suite(encoder, artefact, size, seed):
     """The transfer suite over what TFDS has on this disk, and why the rest is missing."""
     from tfssl import evaluate as protocols
     from tfssl import pipelines
+    from tfssl.pipelines.sources import annotated
 
     def found(entry, split):
-        several = ("labels", "labels_no_difficult") if entry.metric == "mAP_11point" else ("label",)
-        return pipelines.load(entry.data, split, keys=("image", *several))
+        if entry.metric == "mAP_11point":
+            return annotated.tagged(entry.data, split, trainval=False)
+        return pipelines.load(entry.data, split, keys=("image", "label"))
 
     result = protocols.suite(encoder, found, size=size or artefact.size or 224, seed=seed)
     for name, why in result["missing"].items():
