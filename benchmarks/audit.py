@@ -17,16 +17,15 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 AUDITS = {
-    "image.relative_position": ("aberration",),
-    "image.rotation": ("resize", "border"),
+    "image.relative_position": "--cue aberration --encoder conv4 --steps 150",
+    "image.rotation": "--cue resize --cue border --steps 100",
 }
-SETTINGS = ("--batch-size", "64", "--steps", "100", "--examples", "1000", "--seeds", "2")
+SETTINGS = "--batch-size 64 --examples 1000 --seeds 2"
 
 
-def measured(method, cues, data, settings, work):
+def measured(method, words, data, work):
     out = work / method
-    named = [word for cue in cues for word in ("--cue", cue)]
-    call = ["audit", method, "--data", data, *named, *settings]
+    call = ["audit", method, "--data", data, *words.split(), *SETTINGS.split()]
     subprocess.run([sys.executable, "-m", "tfssl", *call, "--out", str(out)], check=True)
     shutil.copy(out / "audit.png", HERE / "pictures" / f"audit_{method.split('.')[1]}.png")
     return {"call": " ".join(["tfssl", *call]), **json.loads((out / "audit.json").read_text())}
@@ -71,14 +70,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="world")
     parser.add_argument("--print", action="store_true", help="measure nothing")
-    parser.add_argument("--settings", nargs=argparse.REMAINDER, default=SETTINGS)
     options = parser.parse_args()
     file = HERE / "audit.json"
     if not options.print:
         with tempfile.TemporaryDirectory() as work:
             audits = [
-                measured(method, cues, options.data, options.settings, pathlib.Path(work))
-                for method, cues in AUDITS.items()
+                measured(method, words, options.data, pathlib.Path(work))
+                for method, words in AUDITS.items()
             ]
         file.write_text(json.dumps(audits, indent=1) + "\n")
     print("\n".join(lines(json.loads(file.read_text()))))
