@@ -100,6 +100,10 @@ def _choose(x, y, penalties, validation, iterations, seed):
 
 
 def regression(x, y, penalty, iterations, start=None):
+    """Scikit-learn's fit of x [N, D], y [N] at C = `penalty`, beginning at `start` if one is given.
+
+    Minimises sum_i CE_i + |W|^2 / (2 C); the bias is not penalised.
+    """
     import threadpoolctl
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
