@@ -1,6 +1,7 @@
 """Training in two stages: one network whole, before another is trained on top of it."""
 
 import keras
+import tensorflow as tf
 
 from tfssl.callbacks.probe import undisturbed
 
@@ -22,7 +23,7 @@ class TrainFirst(keras.callbacks.Callback):
         self.part, self.dataset, self.steps = part, dataset, steps
 
     def on_epoch_begin(self, epoch, logs=None):
-        if int(self.model.ready) or not self.steps:
+        if int(tf.convert_to_tensor(self.model.ready)) or not self.steps:
             return
         verbose = (self.params or {}).get("verbose", 0)
         with undisturbed():
