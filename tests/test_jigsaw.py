@@ -10,6 +10,7 @@ import tensorflow as tf
 import zoo_runs
 
 from tfssl import pipelines, zoo
+from tfssl.pipelines.augment.image import random_square_crop
 from tfssl.pipelines.sample import patches
 
 jigsaw = zoo.get("image.jigsaw")
@@ -190,3 +191,16 @@ def test_held_out_digits_are_put_in_order_and_nine_copies_of_one_tile_are_not():
     real, copied = trained(tf.constant(everything[:-300]), tf.constant(everything[-300:]))
     assert real > 3 / 24
     assert copied == pytest.approx(1 / 24, abs=0.03)
+
+
+def test_a_square_crop_has_its_share_of_the_shorter_side_and_lies_anywhere():
+    rows, columns = np.arange(40, dtype=np.float32), np.arange(60, dtype=np.float32)
+    place = np.stack(np.broadcast_arrays(rows[:, None], columns[None], 0.0), axis=-1)
+    pictures = tf.constant(np.tile(place, [200, 1, 1, 1]))
+    crops = random_square_crop(pictures, 10, SEED, share=0.5).numpy()
+    assert crops.shape == (200, 10, 10, 3)
+    np.testing.assert_allclose(np.diff(crops[..., 0], axis=1), 2, atol=1e-3)
+    np.testing.assert_allclose(np.diff(crops[..., 1], axis=2), 2, atol=1e-3)
+    first = crops[:, 0, 0, :2]  # half a pixel in, of pixels two wide
+    assert first.min() >= 0.49 and first[:, 0].max() <= 20.51 and first[:, 1].max() <= 40.51
+    assert first[:, 0].max() > 19 and first[:, 1].max() > 38 and first.min() < 1.5

@@ -7,8 +7,9 @@ import tensorflow as tf
 import zoo_runs
 
 from tfssl import zoo
+from tfssl.errors import BadInput
 from tfssl.pipelines.augment.image import project_colour
-from tfssl.pipelines.sample.patches import NEIGHBOURS, neighbour_label
+from tfssl.pipelines.sample.patches import NEIGHBOURS, neighbour_label, neighbour_patches
 
 relative_position = zoo.get("image.relative_position")
 RANDOM = np.random.default_rng(0)
@@ -42,6 +43,16 @@ def test_the_second_patch_lies_where_the_label_says_with_a_free_strip_between():
     assert set(labels.numpy()) == set(range(8))
 
 
+def test_at_the_papers_sizes_patches_are_130_to_158_pixels_apart():
+    place = np.arange(300, dtype=np.float32)
+    coordinates = np.stack(np.broadcast_arrays(place[:, None], place[None], 0.0), axis=-1)
+    pictures = tf.constant(np.tile(coordinates, [40, 1, 1, 1]))
+    patches, labels = neighbour_patches(pictures, SEED, 96, 48, 7, grid=2)
+    moved = np.abs(patches[:, 1, 0, 0, :2] - patches[:, 0, 0, 0, :2])
+    apart = moved[np.array(NEIGHBOURS)[labels] != 0]
+    assert apart.min() >= 130 and apart.max() <= 158, "34 to 62 pixels stay free"
+
+
 def test_the_papers_sizes_fit_pictures_of_any_shape():
     wide = tf.constant(RANDOM.integers(0, 256, [1, 60, 200, 3]), tf.uint8)
     patches, _ = relative_position.views({"image": wide}, SEED)
@@ -67,6 +78,15 @@ def test_projection_takes_out_green_against_magenta_alone():
     patches, _ = relative_position.views({"image": images(4)}, SEED, size=64, guard="project")
     p = patches.numpy() - MEAN
     np.testing.assert_allclose(p @ [-1, 2, -1], 0, atol=1e-5)
+
+
+def test_without_a_guard_all_colours_stay_and_an_unknown_guard_is_refused():
+    patches, _ = relative_position.views({"image": images(4)}, SEED, size=64, guard="none")
+    p = patches.numpy() - MEAN
+    assert np.abs(p @ [-1, 2, -1]).max() > 0.1
+    assert np.sqrt((p**2).mean(axis=(2, 3))).min() > 10 / 255, "no channel is noise"
+    with pytest.raises(BadInput, match="drop, project, none"):
+        relative_position.views({"image": images(4)}, SEED, size=64, guard="grey")
 
 
 def test_shrinking_and_enlarging_is_that_of_the_resize_function():
