@@ -15,6 +15,9 @@ def motion(pair):
     weight to whatever disagrees, from coarse to fine; the second frame is warped back by it. What
     differs still, over the slopes of grey, is a length: normal flow, averaged where slopes are.
 
+    A camera that moves by more than about half a wave of the background's finest strong pattern
+    between the two frames is mistaken for objects: take frames that follow close on each other.
+
     Args:
         pair: two frames [B, 2, H, W, 3] in [0, 1]. Equal ones give exactly 0.
 
