@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import encoders
+from tfssl.encoders.maps import trunk
 from tfssl.errors import BadInput
 from tfssl.layers.decoders import decoder
 from tfssl.method import Method, Run
@@ -70,25 +71,27 @@ def corrupt(x, seed, corruption="masking", level=0.25, block=1):
 
 
 class DenoisingAutoencoder(Method):
-    """The encoder's features of the corrupted image, a decoder, and the clean image.
+    """A code of the corrupted image, a decoder, and the clean image.
 
     Real-valued reconstruction: squared error, a mean over all inputs. The paper trains layer by
     layer, each on the clean codes of those below, with tied weights; here encoder and decoder are
     one deep network, trained as a whole. What is published sees images as they are.
 
     Args:
-        encoder: any network of features [B, D], the code.
-        decoder: layer, [B, D] -> reconstructions of the targets' shape, linear.
+        encoder: what is published.
+        code: the part of it that the decoder reads, a network of the encoder's own layers:
+            `encoder` itself, or its last map, whose places need not be told by the features then.
+        decoder: layer, codes -> reconstructions of the targets' shape, linear.
         emphasis: alpha and beta, the weights of errors where the input was corrupted and where it
             was kept (JMLR 2010, section 4.2); (1, 0) is full emphasis.
     """
 
-    def __init__(self, encoder, decoder, emphasis=(1.0, 1.0)):
+    def __init__(self, encoder, code, decoder, emphasis=(1.0, 1.0)):
         super().__init__(encoder)
-        self.decoder, self.emphasis = decoder, emphasis
+        self.code, self.decoder, self.emphasis = code, decoder, emphasis
 
     def call(self, x, training=False):
-        code = self.encoder(x["image"], training=training)
+        code = self.code(x["image"], training=training)
         return self.decoder(code, training=training)
 
     def objective(self, x, y, outputs):
@@ -118,6 +121,13 @@ class BinaryDenoisingAutoencoder(DenoisingAutoencoder):
         return tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=z)
 
 
+def bottleneck(shape, size, width, channels):
+    """A decoder of maps [B, h, w, C] by way of `width` numbers -> images [B, size, size, 3]."""
+    maps = keras.Input(shape)
+    narrow = keras.layers.Dense(width, name="bottleneck")(keras.layers.Flatten()(maps))
+    return keras.Model(maps, decoder((width,), size, channels)(narrow))
+
+
 def recipe(
     encoder="resnet18",
     data="tfds:cifar10",
@@ -129,6 +139,7 @@ def recipe(
     level=0.25,
     block=1,
     emphasis=(1.0, 1.0),
+    width=256,
     channels=(64, 128, 256),
     area=(0.5, 1.0),
     seed=0,
@@ -143,8 +154,9 @@ def recipe(
     view = functools.partial(views, size=size, area=area, **corruption)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     encoder = encoders.get(encoder, size=size)
-    back = decoder(encoder.output_shape[1:], size, channels)
-    model = DenoisingAutoencoder(encoder, back, emphasis)
+    code = trunk(encoder, "denoising_autoencoder")
+    shape = code.compute_output_shape([None, size, size, 3])[1:]
+    model = DenoisingAutoencoder(encoder, code, bottleneck(shape, size, width, channels), emphasis)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, round(dataset.steps * epochs))
     model.compile(keras.optimizers.Adam(rate))
     return Run(model, dataset, epochs)
