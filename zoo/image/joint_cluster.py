@@ -173,6 +173,7 @@ SMALL = dict(
     size=32,
     batch_size=128,
     epochs=20,
+    learning_rate=0.05,
     width=64,
     neighbours=10,
     rate=0.5,
