@@ -25,6 +25,7 @@ from tfssl.pipelines.augment.image import random_resized_crop
 
 FILL = (117 / 255, 104 / 255, 123 / 255)  # what hides a region, RGB (the released code)
 RING = 10.0  # weight of errors where the painted square overlaps what is seen
+CHANNELS = (64, 128, 256, 512)  # of decoder and critic, from the image inwards
 CROP = (128 / 350) ** 2  # of the image's area: 128 px of a side of 350
 
 
@@ -101,15 +102,7 @@ class ContextEncoder(Adversarial):
         channels: of decoder and critic, from the image inwards.
     """
 
-    def __init__(
-        self,
-        encoder,
-        size=128,
-        paint=64,
-        overlap=4,
-        share=0.001,
-        channels=(64, 128, 256, 512),
-    ):
+    def __init__(self, encoder, size=128, paint=64, overlap=4, share=0.001, channels=CHANNELS):
         super().__init__(encoder)
         self.trunk = trunk(encoder, "context_encoder")
         maps = self.trunk.compute_output_shape([None, size, size, 3])[1:]
@@ -173,7 +166,7 @@ def recipe(
     critic_learning_rate=2e-4,
     overlap=4,
     share=0.001,
-    channels=(64, 128, 256, 512),
+    channels=CHANNELS,
     area=(CROP, CROP),
     flip=0.5,
     seed=0,
