@@ -165,9 +165,8 @@ def mapping(info):
     for key, feature in features.items():
         if key in roles:
             continue
-        if isinstance(feature, tfds.features.Sequence) and "bbox" in getattr(
-            feature, "feature", {}
-        ):
+        inner = getattr(feature, "feature", None)  # what a sequence is made of
+        if isinstance(inner, tfds.features.FeaturesDict) and "bbox" in inner:
             roles[key] = ("boxes", None)
         elif isinstance(feature, tfds.features.BBoxFeature):
             roles[key] = ("boxes", "one")
