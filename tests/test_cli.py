@@ -11,7 +11,7 @@ import tensorflow as tf
 from command_line import ROOT, TINY, call, start
 from PIL import Image
 
-from tfssl import zoo
+from tfssl import encoders, savedmodel, zoo
 
 SIMCLR = ("pretrain", "image.simclr", *TINY)
 
@@ -190,3 +190,14 @@ def test_a_run_planned_by_the_clock_trains_in_the_precision_it_was_asked_for(tmp
     assert done.code == 0, done
     # Measuring the speed once reset Keras' policy on its way, and the run was trained in float32.
     assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+def test_a_new_process_can_build_again_what_layers_of_ours_it_loads(tmp_path, classes):
+    """Keras finds a class by name only once its file was read, which nothing has done there."""
+    folder, found = tmp_path / "encoder", tmp_path / "found.json"
+    savedmodel.export(encoders.get("vit_mini", size=8, depth=1), folder, card={"size": 8})
+    words = ["evaluate", folder, "--data", classes, "--json", found, "--quiet"]
+    process = start(*words, "--protocol", "knn", "--protocol", "random")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert set(json.loads(found.read_text())["random"]) == {"knn"}
