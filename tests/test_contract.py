@@ -67,7 +67,9 @@ def test_views_follow_the_seed_and_nothing_else(name):
 
 
 @every_method
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_it_trains_in_sixteen_bits(name, policy):
     keras.config.set_dtype_policy(policy)
     run = zoo_runs.tiny_run(name, epochs=1)
