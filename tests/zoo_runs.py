@@ -10,7 +10,11 @@ from tfssl.pipelines import fake
 EXAMPLES, BATCH = 8, 4
 # Statistics in groups of the batch cannot be the same on half a batch of four; and what is trained
 # first has an optimiser of its own, whose adaptive steps magnify the last bit.
-ONE_GROUP = {"image.moco": {"groups": 1}, "image.spot_artifacts": {"autoencoder_steps": 0}}
+ONE_GROUP = {
+    "image.moco": {"groups": 1},
+    "image.spot_artifacts": {"autoencoder_steps": 0},
+    "image.boosting": {"pretext_epochs": 0},
+}
 ANNOTATION = ("label", "boxes", "masks", "flow", "depth", "pose", "intrinsics", "action")
 
 

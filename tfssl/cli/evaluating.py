@@ -46,7 +46,6 @@ def evaluate(
 
     for name in protocol:
         choice("protocol", name, (*PROTOCOLS, *BASELINES))
-    artefact = Artefact(encoder)
     names = [name for name in protocol if name in PROTOCOLS]
     if not names and "random" in protocol:
         raise BadInput("--protocol random repeats other protocols untrained: name at least one.")
@@ -55,6 +54,7 @@ def evaluate(
             "--data is missing: a folder, digits, world or tfds:NAME; only --protocol transfer "
             "does without, and measures the data sets of the transfer suite that are on this disk."
         )
+    artefact = Artefact(encoder)
     on_classes = [name for name in names if name in ON_CLASSES and data]
     train = test = None
     if on_classes or "supervised" in protocol:

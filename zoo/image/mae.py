@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfssl import encoders
 from tfssl.encoders.image import MEAN, STD
 from tfssl.encoders.vit import Block, positions
+from tfssl.errors import BadInput
 from tfssl.method import Method, Run
 from tfssl.objectives.reconstruction import masked_mse, normalise_patches
 from tfssl.optimizers import WarmupCosine
@@ -156,6 +157,11 @@ def recipe(
 ):
     """The paper's ImageNet run (appendix A.1, table 8), whose encoders are larger: ViT-B, L, H."""
     encoder = encoders.get(encoder, size=size)
+    if not any(layer.name == "patch_embedding" for layer in encoder.layers):
+        raise BadInput(
+            f"mae needs a transformer, which can leave patches out, and {encoder.name} is none: "
+            "take vit_mini, vit_tiny or vit_small."
+        )
     patch = encoder.get_layer("patch_embedding").patch
     view = functools.partial(views, size=size, patch=patch, area=area)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
