@@ -1,11 +1,11 @@
 """Every image method of the zoo, trained on one folder for an equal budget of processor time.
 
-Each method trains with its SMALL recipe on FOLDER/train, labels unseen, until its steps have cost
-the given processor minutes (of all cores together); tracing and what precedes the first step are
-not counted. Its encoder is then read by kNN, by a linear probe and by a probe a layer on
-FOLDER/train and FOLDER/test (a folder a class), beside the same network untrained and one trained
-with labels for about the same time. Every method runs in a process of its own; one that fails is
-written down with its cause.
+Each method trains with its SMALL recipe and the network `conv4`, where it takes any network, on
+FOLDER/train, labels unseen, until its steps have cost the given processor minutes; tracing and what
+precedes the first step are not counted. Its encoder is then read by kNN, by a linear probe and by a
+probe a layer on FOLDER/train and FOLDER/test (a folder a class), beside the same network untrained
+and one trained with labels for about the same time. Every method runs in a process of its own, on a
+core of its own; one that fails is written down with its cause.
 
     python benchmarks/image_zoo.py --data FOLDER
 
@@ -14,25 +14,29 @@ keeps the other rows; `--page` only makes page and picture anew.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
 import platform
 import subprocess
 import sys
+import threading
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Beyond SMALL's own encoders: what a deeper trunk is worth.
-ALSO = (("image.simclr", "conv4"), ("image.rotation", "resnet9"))
+NETWORK = "conv4"
+OWN = ("mlp", "vit_mini")  # SMALL's encoders of methods that need one of a kind
+# What a deeper trunk is worth.
+ALSO = (("image.simclr", "resnet9"), ("image.rotation", "resnet9"))
 BASELINES = ("random", "supervised")
 TOLERANCE = 1.3  # a run whose passes between epochs cost more than planned is cut off here
 
 
 def rows_wanted():
-    """Every (method, encoder) that has a row; an empty encoder is that of SMALL."""
+    """Every (method, encoder) that has a row; an empty encoder is the one that all share."""
     from tfssl import zoo
 
     names = [name for name in zoo.names() if name.startswith("image.")]
@@ -90,8 +94,10 @@ def trained(name, encoder, data, minutes):
     keras.config.set_dtype_policy(policy("auto"))
     module = zoo.get(name)
     arguments = {**module.SMALL, "data": f"{data}@train"}
-    if encoder:
-        arguments["encoder"] = encoder
+    if arguments.get("encoder") not in OWN:
+        arguments["encoder"] = encoder or NETWORK
+    if "teacher" in arguments:  # what is solved first is read on the same network
+        arguments["teacher"] = arguments["encoder"]
     run, callbacks, epochs, steps = budgeted(module, arguments, 60 * minutes)
     processor, clock = spent(), time.perf_counter()
     if steps is None:
@@ -109,7 +115,7 @@ def trained(name, encoder, data, minutes):
     images = count * arguments["batch_size"]
     row = {
         "method": name,
-        "encoder": arguments.get("encoder", ""),
+        "encoder": arguments["encoder"],
         "processor_seconds": processor,
         "seconds": clock,
         "steps": count,
@@ -180,10 +186,12 @@ def one(options):
 
 
 def in_a_process(name, encoder, options):
-    dest = HERE / f".row-{os.getpid()}.json"
+    dest = HERE / f".row-{name}-{encoder}.json"
+    threads = str(max(1, os.cpu_count() // options.jobs))
+    environment = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), threads)
     call = [sys.executable, __file__, "--data", str(options.data), "--minutes",
             str(options.minutes), "--one", name, encoder, str(dest)]  # fmt: skip
-    done = subprocess.run(call, capture_output=True, text=True)
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | environment)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it ended without a word"]
         return {"method": name, "encoder": encoder, "failure": lines[-1][:300]}
@@ -197,6 +205,7 @@ def main():
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--minutes", type=float, default=2, help="of processor time a method")
     parser.add_argument("--methods", nargs="+", help="measure these again, keep the other rows")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="rows at the same time")
     parser.add_argument("--page", action="store_true", help="make page and picture anew")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "image_zoo.json")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
@@ -226,22 +235,21 @@ def measure(wanted, found, options):
     )
     rows = {(row["method"], row["asked"]): row for row in found.get("rows", ())}
 
-    def keep(name, encoder):
-        row = {**in_a_process(name, encoder, options), "asked": encoder}
-        rows[name, encoder] = row
-        found["rows"] = list(rows.values())
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    def keep(asked):
+        row = {**in_a_process(*asked, options), "asked": asked[1]}
+        with lock:
+            rows[asked] = row
+            found["rows"] = list(rows.values())
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
         linear = row.get("results", {}).get("linear", {}).get("top1")
-        print(name, row["encoder"], row.get("failure") or f"linear {linear:.3f}", flush=True)
-        return row
+        print(*asked, row.get("failure") or f"linear {linear:.3f}", flush=True)
 
-    for name, encoder in wanted:
-        made = keep(name, encoder)
-        network = made["encoder"]
-        if "failure" not in made and ("random", network) not in rows and network:
-            keep("random", network)
-    if ("supervised", "resnet9") not in rows:
-        keep("supervised", "resnet9")
+    lock = threading.Lock()
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(keep, wanted))
+        networks = {row["encoder"] for row in rows.values() if "failure" not in row}
+        baselines = [*(("random", network) for network in sorted(networks)), ("supervised", NETWORK)]
+        list(pool.map(keep, (asked for asked in baselines if asked not in rows)))
 
 
 if __name__ == "__main__":
