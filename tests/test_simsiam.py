@@ -97,7 +97,7 @@ def test_the_predictors_rate_stays_while_the_encoders_falls():
 def test_a_step_is_momentum_over_gradient_plus_decay_of_every_weight():
     w, b = keras.Variable([[2.0]]), keras.Variable([4.0])
     schedule = simsiam.warmup_cosine(0.1, 2, 1)
-    optimizer = simsiam.HalfFixedSGD(schedule, decay=0.5, fixed=[b])
+    optimizer = simsiam.HalfFixedSGD(schedule, weight_decay=0.5, fixed=[b])
     values, speed = np.array([2.0, 4.0]), np.zeros(2)
     for step in range(2):
         optimizer.apply([tf.constant([[1.0]]), tf.constant([1.0])], [w, b])

@@ -192,7 +192,7 @@ def _plan(module, record, quiet):
     epochs, steps = math.ceil(run.epochs), record["steps_per_epoch"] or each
     if record["minutes"]:
         note("Measuring the speed, to plan the epochs...", quiet)
-        stopwatch = _Stopwatch(seconds=max(3.0, 2.4 * record["minutes"]))  # 4 % of the time
+        stopwatch = _Stopwatch(max(3.0, 2.4 * record["minutes"]), each)  # 4 % of the time
         endless = run._replace(dataset=run.dataset.endless())
         endless.fit(callbacks=[stopwatch.callback()], epochs=1, steps_per_epoch=10**6, verbose=0)
         # The run that follows is traced once more.
@@ -212,10 +212,14 @@ def _plan(module, record, quiet):
 
 
 class _Stopwatch:
-    """Times steps for `seconds`: the first, which traces, and the mean of the rest."""
+    """Times steps for `seconds`: the first, which traces, and the mean of the later half.
 
-    def __init__(self, seconds):
-        self.seconds = seconds
+    Many sources read or render in the first pass and remember, so a whole pass of `steps` is waited
+    for, unless that takes three times as long.
+    """
+
+    def __init__(self, seconds, steps):
+        self.seconds, self.steps = seconds, steps
         self.begun, self.times = clock(), []
 
     def callback(self):
@@ -223,8 +227,9 @@ class _Stopwatch:
 
         def after(batch, logs):
             self.times.append(clock())
-            late = self.times[-1] - self.times[0] > self.seconds and len(self.times) > 3
-            callback.model.stop_training = late
+            taken, count = self.times[-1] - self.times[0], len(self.times)
+            remembered = count > 1.5 * self.steps or taken > 3 * self.seconds
+            callback.model.stop_training = taken > self.seconds and count > 3 and remembered
 
         callback = keras.callbacks.LambdaCallback(on_train_batch_end=after)
         return callback
@@ -235,7 +240,8 @@ class _Stopwatch:
 
     @property
     def each(self):
-        return (self.times[-1] - self.times[1]) / (len(self.times) - 2)
+        later = self.times[len(self.times) // 2 :]
+        return (later[-1] - later[0]) / (len(later) - 1)
 
 
 def build(module, arguments, epochs=None):

@@ -19,6 +19,7 @@ from tfssl.errors import BadInput
 from tfssl.layers.kmeans import kmeans
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
+from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop, random_square_crop
 from tfssl.pipelines.sample.patches import permutations, tiles
@@ -162,8 +163,7 @@ def recipe(
     rate = keras.optimizers.schedules.PiecewiseConstantDecay(
         [steps // 3, 2 * steps // 3], [learning_rate * 0.1**i for i in range(3)]
     )
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay / (1 - 0.9)))
+    model.compile(SGD(rate, weight_decay=weight_decay))
     clustering = EmbedEachEpoch(examples, ONCE, key="image", size=size, of="describe")
     return Run(model, dataset, epochs, [*first, clustering])
 

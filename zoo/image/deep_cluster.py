@@ -19,6 +19,7 @@ from tfssl.layers.kmeans import kmeans, unit_rows, whiten
 from tfssl.layers.sobel import with_sobel
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import weighted_cross_entropy
+from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop
 
@@ -145,9 +146,7 @@ def recipe(
     model = DeepCluster(
         encoders.get(encoder, size=size), count, clusters, widths, dropout, dimensions, seed=seed
     )
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    decay = weight_decay / (1 - 0.9)
-    model.compile(keras.optimizers.SGD(learning_rate, momentum=0.9, weight_decay=decay))
+    model.compile(SGD(learning_rate, weight_decay=weight_decay))
     embedding = EmbedEachEpoch(examples, every, key="image", size=size, of="embedder")
     return Run(model, dataset, epochs, [embedding])
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
+from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import turned_crop
 from tfssl.pipelines.sample.patches import seed_boxes
@@ -176,8 +177,7 @@ def recipe(
         [round(steps * share) for share in (0.5, 0.75, 0.875)],
         [learning_rate * 0.1**i for i in range(4)],
     )
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay / (1 - 0.9)))
+    model.compile(SGD(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 
 

@@ -9,14 +9,13 @@ Family: contrastive
 
 import functools
 
-import keras
 import tensorflow as tf
 
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives import replicas
 from tfssl.objectives.numerics import normalise
-from tfssl.optimizers import WarmupCosine
+from tfssl.optimizers import SGD, WarmupCosine
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import contrastive_view
 
@@ -128,8 +127,7 @@ def recipe(
     model = ExemplarTriplet(encoders.get(encoder, size=size), width, margin)
     steps = round(dataset.steps * epochs)
     rate = WarmupCosine(learning_rate, steps, warmup=steps // 7)
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay / (1 - 0.9)))
+    model.compile(SGD(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 
 

@@ -17,6 +17,7 @@ from tfssl import encoders, layers
 from tfssl.encoders.image import MEAN, STD
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
+from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import project_colour, random_square_crop
 from tfssl.pipelines.sample.patches import permutations, standardise, tiles
@@ -156,8 +157,7 @@ def recipe(
     rate = keras.optimizers.schedules.ExponentialDecay(
         learning_rate, max(1, round(fall * steps)), 0.1, staircase=True
     )
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay / (1 - 0.9)))
+    model.compile(SGD(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 
 

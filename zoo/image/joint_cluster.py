@@ -21,6 +21,7 @@ from tfssl.method import Method, Run
 from tfssl.objectives import replicas
 from tfssl.objectives.numerics import normalise
 from tfssl.objectives.reconstruction import masked_mean
+from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import resize
 
@@ -157,12 +158,7 @@ def recipe(
     count = max(int(examples.cardinality()), 0) or sum(1 for _ in examples)
     encoder = encoders.get(encoder, size=size)
     model = JULE(encoder, count, clusters, width, neighbours, contrast, rate, margin)
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    model.compile(
-        keras.optimizers.SGD(
-            SlowDecay(learning_rate), momentum=0.9, weight_decay=weight_decay / (1 - 0.9)
-        )
-    )
+    model.compile(SGD(SlowDecay(learning_rate), weight_decay=weight_decay))
     merging = EmbedEachEpoch(examples, every, key="image", size=size, of="compared")
     return Run(model, dataset, epochs, [merging])
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives.contrastive import info_nce_queue
-from tfssl.optimizers import warmup_cosine
+from tfssl.optimizers import SGD, warmup_cosine
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import contrastive_view
 
@@ -132,9 +132,7 @@ def recipe(
     groups = math.gcd(groups, batch_size)  # they are of equal size
     model = MoCo(encoders.get(encoder, size=size), widths, queue, momentum, temperature, groups)
     rate = warmup_cosine(learning_rate, dataset.steps, epochs)
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    decay = weight_decay / (1 - 0.9)
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay))
+    model.compile(SGD(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
+from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop, rotate90
 
@@ -73,9 +74,7 @@ def recipe(
         [round(steps * share) for share in falls],
         [learning_rate * factor**i for i in range(len(falls) + 1)],
     )
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    decay = weight_decay / (1 - 0.9)
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay))
+    model.compile(SGD(rate, weight_decay=weight_decay, nesterov=True))
     return Run(model, dataset, epochs)
 
 

@@ -16,7 +16,7 @@ from tfssl import layers
 from tfssl.encoders import residual
 from tfssl.method import Method, Run
 from tfssl.objectives.decorrelation import negative_cosine
-from tfssl.optimizers import warmup_cosine
+from tfssl.optimizers import SGD, warmup_cosine
 from tfssl.pipelines import batching, load
 from tfssl.zoo.image.moco import views  # the law of MoCo's second version (section 3, "baseline")
 
@@ -59,18 +59,17 @@ class SimSiam(Method):
 
 
 @keras.saving.register_keras_serializable("tfssl")
-class HalfFixedSGD(keras.optimizers.SGD):
-    """SGD with decay inside the gradient, of all weights; some keep the first learning rate.
+class HalfFixedSGD(SGD):
+    """SGD in which some weights keep the first learning rate.
 
     Args:
         schedule: the learning rate.
-        decay: of every weight, biases and scales included.
+        weight_decay: as in `SGD`.
         fixed: variables whose learning rate stays `schedule(0)`.
     """
 
-    def __init__(self, schedule, decay=0.0, fixed=(), momentum=0.9, name="half_fixed_sgd"):
-        super().__init__(schedule, momentum=momentum, name=name)
-        self.decay = decay
+    def __init__(self, schedule, weight_decay=0.0, fixed=(), name="half_fixed_sgd"):
+        super().__init__(schedule, weight_decay=weight_decay, name=name)
         self.fixed = frozenset(self._var_key(variable) for variable in fixed)
         self.first_rate = float(schedule(0))
 
@@ -79,7 +78,6 @@ class HalfFixedSGD(keras.optimizers.SGD):
         return self.first_rate if self._var_key(variable) in self.fixed else self.learning_rate
 
     def update_step(self, gradient, variable, learning_rate):
-        gradient = tf.cast(gradient, variable.dtype) + self.decay * variable
         if self._var_key(variable) in self.fixed:
             learning_rate = self.first_rate
         super().update_step(gradient, variable, learning_rate)

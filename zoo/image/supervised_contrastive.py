@@ -18,7 +18,7 @@ import keras
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives.contrastive import supervised_contrastive
-from tfssl.optimizers import warmup_cosine
+from tfssl.optimizers import SGD, warmup_cosine
 from tfssl.pipelines import batching, load
 from tfssl.zoo.image import moco
 
@@ -83,9 +83,7 @@ def recipe(
     model = SupCon(encoders.get(encoder, size=size), temperature, width)
     end = learning_rate / 1000
     rate = warmup_cosine(learning_rate, dataset.steps, epochs, warmup_epochs, end)
-    # Keras' decay does not pass through the momentum, which would gather it tenfold.
-    decay = weight_decay / (1 - 0.9)
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay))
+    model.compile(SGD(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 
 
