@@ -21,6 +21,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -186,18 +187,17 @@ def one(options):
 
 
 def in_a_process(name, encoder, options):
-    dest = HERE / f".row-{name}-{encoder}.json"
     threads = str(max(1, os.cpu_count() // options.jobs))
     environment = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), threads)
-    call = [sys.executable, __file__, "--data", str(options.data), "--minutes",
-            str(options.minutes), "--one", name, encoder, str(dest)]  # fmt: skip
-    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | environment)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
-        return {"method": name, "encoder": encoder, "failure": lines[-1][:300]}
-    row = json.loads(dest.read_text())
-    dest.unlink()
-    return row
+    with tempfile.TemporaryDirectory() as folder:
+        dest = pathlib.Path(folder) / "row.json"
+        call = [sys.executable, __file__, "--data", str(options.data), "--minutes",
+                str(options.minutes), "--one", name, encoder, str(dest)]  # fmt: skip
+        done = subprocess.run(call, capture_output=True, text=True, env=os.environ | environment)
+        if not done.returncode:
+            return json.loads(dest.read_text())
+    lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+    return {"method": name, "encoder": encoder, "failure": lines[-1][:300]}
 
 
 def main():
