@@ -26,7 +26,7 @@ class Results:
         self.random = {row["encoder"]: row for row in good if row["method"] == "random"}
         self.supervised = [row for row in good if row["method"] == "supervised"]
         methods = [row for row in good if row["method"].startswith("image.")]
-        # With SMALL's own encoder, and with another.
+        # With the encoder that all share, and with another.
         self.small = sorted((r for r in methods if not r["asked"]), key=linear, reverse=True)
         self.others = [row for row in methods if row["asked"]]
 
@@ -39,7 +39,7 @@ class Results:
         return None if untrained is None else linear(row) - linear(untrained)
 
     def of(self, method, encoder=None):
-        """The row of a method, with SMALL's encoder or the one named; None if it has none."""
+        """The row of a method, with the shared encoder or the one named; None if it has none."""
         for row in self.small + self.others:
             if row["method"] == method and (encoder is None or row["encoder"] == encoder):
                 return row
@@ -153,9 +153,9 @@ def page(found, causes):
         "# The image methods, side by side",
         "",
         f"`python benchmarks/image_zoo.py --data {found['data']}`: every method with its `SMALL` "
-        f"recipe for {minutes:g} processor minutes ({minutes / found['cores']:g} on both of "
-        f"{found['cores']} cores). Top-1 in percent; the interval is a bootstrap over the test "
-        "images; `untrained` is the linear probe of the same network before training.",
+        f"recipe, and one network where it takes any, for {minutes:g} processor minutes. Top-1 in "
+        "percent; the interval is a bootstrap over the test images; `untrained` is the linear "
+        "probe of the same network before training; images a second are of processor time.",
         "",
         "![linear probe of every method](pictures/image_zoo.png)",
         "",
