@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from objective_checks import draw, gradients, holds
 
-from tfssl.objectives import contrastive
+from tfssl.objectives import contrastive, infomax
 
 AXES = np.eye(2)
 TURNED = np.array([[0.6, 0.8], [-0.8, 0.6]])
@@ -342,3 +342,39 @@ def test_zero_vectors_have_finite_gradients():
     for loss in losses:
         (slope,) = gradients(loss, z)
         assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("length", [1e-10, 1.0, 1e15, 1e25])
+def test_cosines_do_not_hang_on_the_length_of_the_embeddings(length):
+    a, b, labels = draw(4, 3), draw(4, 3, seed=1), [0, 1, 0, 0]
+    long_a, long_b = tf.constant(length * a, tf.float32), tf.constant(length * b, tf.float32)
+    assert float(contrastive.nt_xent(long_a, long_b, 0.3)) == pytest.approx(
+        nt_xent(a, b, 0.3), rel=1e-5
+    )
+    for objective in (
+        lambda a, b: contrastive.info_nce(a, b, 0.3),
+        lambda a, b: contrastive.info_nce_queue(a, b, b, 0.3),
+        lambda a, b: contrastive.triplet(a, b, -b, 0.5),
+        lambda a, b: contrastive.supervised_contrastive(a, labels, 0.3),
+    ):
+        assert float(objective(long_a, long_b)) == pytest.approx(float(objective(a, b)), rel=1e-5)
+        slopes, expected = gradients(objective, long_a, long_b), gradients(objective, a, b)
+        for slope, usual in zip(slopes, expected):
+            np.testing.assert_allclose(slope * length, usual, rtol=1e-3, atol=1e-5)
+
+
+def test_scores_of_long_embeddings_do_not_sink_below_the_mask():
+    # Dot products of some -10^10: what is masked out must not weigh more than what is not.
+    video, text = np.array([[1e5], [2e5]]), np.array([[[-1e5]], [[-2e5]]])
+    # -1e10 against max(-1e10, -2e10, -2e10) and -4e10 against the same
+    assert float(contrastive.mil_nce(video, text)) == pytest.approx(1e10, rel=1e-6)
+    own = np.eye(2)[..., None]
+    scores = -1e10 * np.array([[[1.0], [2]], [[3], [4]]])
+    assert float(infomax.nce(tf.constant(scores, tf.float32), own)) == pytest.approx(5e9, rel=1e-6)
+
+
+def test_infomax_of_a_single_image_has_no_negatives():
+    summary, local = draw(1, 3), draw(1, 2, 3)
+    own = np.mean(local[0] @ summary[0])
+    assert float(contrastive.infomax_dv(summary, local)) == pytest.approx(-own, rel=1e-5)
+    assert float(contrastive.infomax_nce(summary, local)) == pytest.approx(0, abs=1e-6)

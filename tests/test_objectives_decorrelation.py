@@ -56,6 +56,12 @@ def test_barlow_twins_is_its_equation():
     )
 
 
+def test_barlow_twins_sees_no_correlation_in_constant_embeddings():
+    # Their float32 means are off by a rounding error, the same in every row.
+    constant = np.tile([[100.3, -7.77, 3.7]], [7, 1])
+    assert float(decorrelation.barlow_twins(constant, constant, 0.05)) == pytest.approx(3, abs=1e-4)
+
+
 def test_barlow_twins_has_the_worked_values():
     twice, four = np.repeat(SQUARE[:, :1], 2, 1), np.repeat(SQUARE[:, :1], 4, 1)
     cases = [

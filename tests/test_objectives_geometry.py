@@ -43,6 +43,18 @@ def test_warp_by_whole_pixels_copies_and_keeps_the_last_row_and_column():
     assert not np.any(far)
 
 
+def test_the_slope_of_a_warp_at_whole_pixels_is_that_towards_the_right_and_below():
+    images = draw(2, 5, 6, 3)
+    for shift in (0.0, 1.0, -2.0):
+        flow = np.full((2, 5, 6, 2), shift)
+        (_, found) = gradients(lambda i, f: tf.reduce_sum(geometry.warp(i, f)), images, flow)
+        ahead = []
+        for axis in (0, 1):
+            moved = flow + 1e-3 * np.eye(2)[axis]
+            ahead.append((warp(images, moved) - warp(images, flow)).sum(-1) / 1e-3)
+        np.testing.assert_allclose(found, np.stack(ahead, axis=-1), atol=1e-4)
+
+
 def test_inside_counts_the_border_as_inside():
     flow = np.broadcast_to([1.0, 0], (1, 2, 3, 2))
     assert geometry.inside(flow).numpy().tolist() == [[[1, 1, 0], [1, 1, 0]]]

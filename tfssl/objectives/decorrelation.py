@@ -63,6 +63,8 @@ def vicreg(a, b, invariance=25.0, variance=25.0, covariance=1.0):
 
 def _standardise(z):
     z -= tf.reduce_mean(z, axis=0)
+    # Again: the rounding of that mean would make a constant dimension one of perfect correlation.
+    z -= tf.reduce_mean(z, axis=0)
     # A floor and no addend: scaling a dimension must not change the correlation.
     return z * tf.math.rsqrt(tf.maximum(tf.reduce_mean(tf.square(z), axis=0), 1e-12))
 

@@ -20,14 +20,17 @@ def warp(images, flow):
         images: [B, H, W, C].
         flow: [B, H, W, 2] in pixels, x then y.
 
-    Differentiable in both. The last row and column count as inside at integer coordinates; within
-    one pixel outside, the image fades to zero. Source: Jaderberg et al. 2015, equation 5.
+    Differentiable in both; at whole pixels the slope is that towards the right and below. The last
+    row and column count as inside at integer coordinates; within one pixel outside, the image fades
+    to zero. Source: Jaderberg et al. 2015, equation 5.
     """
     images, flow = float32(images), float32(flow)
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     x = flow[..., 0] + float32(tf.range(width))
     y = flow[..., 1] + float32(tf.range(height))[:, None]
     left, top = tf.floor(x), tf.floor(y)
+    # Not |x - corner|: its slope at 0, at whole pixels, is 0, and the left corner would be lost.
+    to_right, to_down = (x - left)[..., None], (y - top)[..., None]
 
     def corner(cx, cy):
         inside = (cx >= 0) & (cx <= float32(width - 1)) & (cy >= 0) & (cy <= float32(height - 1))
@@ -35,14 +38,13 @@ def warp(images, flow):
         column = tf.cast(tf.clip_by_value(cx, 0, float32(width - 1)), tf.int32)
         row = tf.cast(tf.clip_by_value(cy, 0, float32(height - 1)), tf.int32)
         values = tf.gather_nd(images, tf.stack([row, column], axis=-1), batch_dims=1)
-        weight = (1 - tf.abs(x - cx)) * (1 - tf.abs(y - cy))
-        return tf.where(inside[..., None], weight[..., None] * values, 0.0)
+        return tf.where(inside[..., None], values, 0.0)
 
     return (
-        corner(left, top)
-        + corner(left + 1, top)
-        + corner(left, top + 1)
-        + corner(left + 1, top + 1)
+        (1 - to_down) * (1 - to_right) * corner(left, top)
+        + (1 - to_down) * to_right * corner(left + 1, top)
+        + to_down * (1 - to_right) * corner(left, top + 1)
+        + to_down * to_right * corner(left + 1, top + 1)
     )
 
 

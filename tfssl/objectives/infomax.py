@@ -52,14 +52,15 @@ def nce(scores, own):
 def dv(scores, own):
     """Donsker-Varadhan, equation 3: log of the mean of exp u over others, minus the mean over own.
 
-    The mean inside the logarithm is one over all pairs of all replicas.
+    The mean inside the logarithm is one over all pairs of all replicas; an image without others
+    has no such term, as in `jsd`.
     """
     positive = tf.reduce_mean(tf.reduce_sum(scores * own, axis=1))
     mass = tf.reduce_logsumexp(tf.where(own > 0, MASKED, scores), axis=[1, 2])  # [B]
     mass = tf.reduce_logsumexp(replicas.gather(mass))
     places = float32(tf.shape(scores)[2])
     pairs = float32(tf.shape(own)[1]) * tf.maximum(1.0, _others(own)) * places
-    return mass - tf.math.log(pairs) - positive
+    return tf.where(_others(own) > 0, mass - tf.math.log(pairs), 0.0) - positive
 
 
 def _others(own):

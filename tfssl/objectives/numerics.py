@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 # Minus infinity in a log-sum-exp: its exponential is 0, but unlike -inf it leaves no NaN gradient.
-MASKED = -1e9
+# Below every score that is not about to overflow: dot products of long embeddings reach billions.
+MASKED = -1e30
 
 
 def float32(x):
@@ -13,8 +14,15 @@ def float32(x):
 
 
 def normalise(x):
-    """Unit vectors along the last axis; a zero vector stays zero and its gradient is finite."""
-    return tf.math.l2_normalize(float32(x), axis=-1, epsilon=1e-12)
+    """Unit vectors along the last axis, however long they were; a zero vector stays zero.
+
+    What has no element above 1e-12 counts as zero. The gradient is finite everywhere.
+    """
+    x = float32(x)
+    # Brought near 1 first, as the direction does not tell: squares overflow beyond 1e19.
+    largest = tf.stop_gradient(tf.reduce_max(tf.abs(x), axis=-1, keepdims=True))
+    x /= tf.where(largest > 1e-12, largest, 1.0)
+    return tf.math.l2_normalize(x, axis=-1, epsilon=0.5)  # only a zero vector is that short now
 
 
 def norm(x, axis=-1):
