@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfssl import encoders
 from tfssl.errors import BadInput
-from tfssl.layers.mixture import readers
+from tfssl.layers.mixture import LayerMixture, readers
 from tfssl.method import MultiTask, Run
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import rgb_to_lab
@@ -91,8 +91,12 @@ class MultiTaskSSL(MultiTask):
     @property
     def mixtures(self):
         """{task: alpha [units]}, how much it reads of each; without a lasso empty."""
-        readers = {name: task.encoder for name, task in self.tasks.items()}
-        return {name: r.get_layer("mixture").alpha.numpy() for name, r in readers.items()}
+        return {
+            name: layer.alpha.numpy()
+            for name, task in self.tasks.items()
+            for layer in task.encoder.layers
+            if isinstance(layer, LayerMixture)
+        }
 
 
 def recipe(
