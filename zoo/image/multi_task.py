@@ -32,8 +32,9 @@ def views(examples, seed, size=224, tasks=TASKS[:-1]):
     """({task: x}, {task: y}), each as the task's own method has it, all of lightness alone.
 
     Harmonised inputs (section 3.5): every picture is taken to Lab, ab thrown away, L given three
-    times; colour dropping has nothing left to do. Motion segmentation reads "frames", the others
-    "image".
+    times; colour dropping has nothing left to do, and patches are not standardised either, so that
+    batch norm meets one kind of input (brightness may then help to tell places). Motion
+    segmentation reads "frames", the others "image".
     """
     seeds = tf.random.split(seed, len(TASKS))
     both = {name: view(name, examples, seeds[TASKS.index(name)], size) for name in tasks}
