@@ -223,6 +223,13 @@ def test_health_tells_when_the_loss_stays_at_chance(data):
     assert looked_at(Toy(), given, {"loss": 0.9}, epochs=(2, 3))[0] == []
 
 
+def test_health_tells_when_the_data_ask_nothing_of_the_method(data):
+    for logs in ({"loss": 0.0}, {"loss": 0.7, "colorization_loss": 0.0}):
+        said, _ = looked_at(Toy(), callbacks.Health(data[0]), logs, epochs=(0, 1))
+        assert len(said) == 1 and "exactly 0" in said[0]
+    assert looked_at(Toy(), callbacks.Health(data[0]), {"loss": 0.0}, epochs=(5,))[0] == []
+
+
 class Clustering(Toy):
     def __init__(self):
         super().__init__()

@@ -12,6 +12,8 @@ from command_line import ROOT, TINY, call, start
 from PIL import Image
 
 from tfssl import encoders, savedmodel, zoo
+from tfssl.cli import options
+from tfssl.errors import BadInput
 
 SIMCLR = ("pretrain", "image.simclr", *TINY)
 
@@ -23,6 +25,21 @@ def run(tmp_path_factory):
     done = call(*SIMCLR, "--out", folder)
     assert done.code == 0, done
     return folder
+
+
+def test_keys_of_recipes_take_lists_as_long_as_their_small_recipes_have():
+    def given(method, *pairs):
+        return options.arguments_of(zoo.get(method), method, True, {"data": "digits"}, pairs)
+
+    assert given("image.deep_cluster", "widths=128")["widths"] == [128]
+    assert given("image.predict_noise", "hidden=")["hidden"] == []
+    assert given("image.context_encoder", "channels=8,16,32")["channels"] == [8, 16, 32]
+    assert given("image.denoising_autoencoder", "emphasis=1,0", "level=0")["emphasis"] == [1, 0]
+    for wrong in ("area=0.5", "area=", "widths=128,x", "widths=-1"):
+        with pytest.raises(BadInput, match=wrong.partition("=")[0]):
+            given("image.deep_cluster", wrong)
+    several = given("image.multi_task", "tasks=relative_position,colorization", "lasso=0.001")
+    assert several["tasks"] == "relative_position,colorization" and several["lasso"] == 0.001
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import tensorflow as tf
 import zoo_runs
 
 from tfssl import zoo
-from tfssl.errors import BadInput
 from tfssl.objectives.classification import annealed_mean, rebalancing, soft_encoding
 from tfssl.pipelines.augment.image import lab_to_rgb, rgb_to_lab
 
@@ -74,7 +73,7 @@ def test_the_input_has_no_colour_and_the_target_is_every_fourth_pixels():
     np.testing.assert_allclose(again[gamut], x.numpy()[gamut], atol=1e-3)
 
 
-def test_frequencies_are_counted_smoothed_and_need_colours():
+def test_frequencies_are_counted_and_smoothed_and_even_where_all_is_grey():
     red = np.zeros([6, 8, 8, 3], np.uint8)
     red[:4, ..., 0] = 255
     examples = tf.data.Dataset.from_tensor_slices({"image": red})
@@ -83,8 +82,16 @@ def test_frequencies_are_counted_smoothed_and_need_colours():
     assert p.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_array_equal(centres[p.argmax()], [80, 70])
     assert np.sort(p)[-2] > 0.02, "its neighbours have a share"
-    with pytest.raises(BadInput, match="grey"):
-        colorization.frequencies(examples.skip(4), centres)
+    even = colorization.frequencies(examples.skip(4), centres)
+    np.testing.assert_allclose(even, 1 / len(centres), rtol=1e-5)
+
+
+def test_on_pictures_without_colour_a_run_is_built_and_its_loss_is_nothing():
+    grey = np.repeat(RANDOM.integers(0, 256, [8, 32, 32, 1]), 3, axis=-1).astype("uint8")
+    for name in ("image.colorization", "image.colorization_regression"):
+        run = zoo_runs.tiny_run(name, {"image": grey})
+        x, y = next(iter(run.dataset))
+        assert float(run.model.objective(x, y, run.model(x))) == 0
 
 
 def test_a_uniform_answer_costs_ln_q_and_grey_images_cost_nothing():

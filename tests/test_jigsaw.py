@@ -10,6 +10,7 @@ import tensorflow as tf
 import zoo_runs
 
 from tfssl import pipelines, zoo
+from tfssl.errors import BadInput
 from tfssl.pipelines.augment.image import random_square_crop
 from tfssl.pipelines.sample import patches
 
@@ -78,7 +79,7 @@ def test_views_hand_over_the_tiles_in_the_order_that_they_name():
     cell = 3 * (rows[:, None] // 21) + rows[None] // 21
     wave = 0.5 + 0.5 * np.sin(2 * np.pi * (cell + 1) / 21 * (rows[:, None] + rows[None]))
     pictures = tf.constant(np.tile(wave[None, :, :, None], [30, 1, 1, 3]), tf.float32)
-    options = dict(size=63, side=63, tile=21, orders=100, shift=0)
+    options = dict(size=63, share=1.0, fill=1.0, orders=100, shift=0)
     x, y = jigsaw.views({"image": pictures}, SEED, grey=0.0, projection=0.0, **options)
     assert x.shape == (30, 9, 21, 21, 3) and y.dtype == tf.int32 and len(set(y.numpy())) > 20
     expected = jigsaw.standardised(patches.tiles(pictures, SEED, 3, 21)).numpy()
@@ -124,8 +125,29 @@ def test_half_of_the_puzzles_are_grey_and_half_of_the_others_have_no_green_again
     np.testing.assert_allclose(out[grey][..., 0], mean[grey], atol=1e-6)
 
 
+@pytest.mark.parametrize("size, tile", [(255, 64), (96, 24), (48, 12), (30, 8)])
+def test_puzzles_of_any_size_show_the_same_picture_in_tiles_that_leave_gaps(size, tile):
+    ramp = np.broadcast_to((np.arange(96) / 96)[:, None, None], [96, 96, 3])
+    seen, plain = [], jigsaw.tiles
+
+    def spy(crops, *arguments):
+        seen.append(crops.numpy())
+        return plain(crops, *arguments)
+
+    jigsaw.tiles = spy
+    try:
+        x, _ = jigsaw.views({"image": tf.constant(ramp[None], tf.float32)}, SEED, size, shift=0)
+    finally:
+        jigsaw.tiles = plain
+    assert x.shape == (1, 9, tile, tile, 3) and tile < size // 3
+    height = np.ptp(seen[0]) * size / (size - 1)
+    assert height == pytest.approx(255 / 256, abs=0.02), "not a part of it, nor a blown up one"
+    with pytest.raises(BadInput, match="fill"):
+        jigsaw.views({"image": tf.constant(ramp[None], tf.float32)}, SEED, size, fill=1.2)
+
+
 def test_every_channel_of_every_tile_has_mean_zero_and_deviation_one():
-    x, _ = jigsaw.views({"image": images(10)}, SEED, size=60, side=64, tile=16, shift=1)
+    x, _ = jigsaw.views({"image": images(10)}, SEED, size=60, fill=0.8, shift=1)
     t = (x.numpy() - MEAN) / STD
     np.testing.assert_allclose(t.mean(axis=(2, 3)), 0, atol=1e-4)
     np.testing.assert_allclose(t.std(axis=(2, 3)), 1, atol=1e-3)
@@ -154,7 +176,7 @@ def test_equal_logits_cost_the_logarithm_of_the_number_of_orders(orders, chance)
 
 
 def test_two_by_two_tiles_in_all_orders_train():
-    run = zoo_runs.tiny_run("image.jigsaw", epochs=1, grid=2, orders=24, size=48, tile=20)
+    run = zoo_runs.tiny_run("image.jigsaw", epochs=1, grid=2, orders=24, size=48)
     assert run.dataset.element_spec[0].shape[1] == 4
     assert math.isfinite(run.fit(verbose=0).history["loss"][0])
 
@@ -173,7 +195,13 @@ def trained(pictures, held_out, seed=0):
             seed = tf.stack([first, tf.cast(i, tf.int32)])
             picked = tf.random.stateless_uniform([64], seed, 0, len(source), tf.int32)
             return jigsaw.views(
-                {"image": tf.gather(source, picked)}, seed, 48, 54, tile=12, orders=24, shift=1
+                {"image": tf.gather(source, picked)},
+                seed,
+                48,
+                48 / 54,
+                fill=0.75,
+                orders=24,
+                shift=1,
             )
 
         return tf.data.Dataset.range(steps).map(batch)

@@ -7,6 +7,7 @@ import tensorflow as tf
 import zoo_runs
 
 from tfssl import pipelines, zoo
+from tfssl.errors import BadInput
 from tfssl.pipelines.sample import patches
 
 counting = zoo.get("image.learning_to_count")
@@ -116,6 +117,11 @@ def test_two_thirds_are_grey_and_the_channels_of_the_others_are_apart():
     assert set(apart.astype(int)) == {-2, -1, 0, 1, 2}
     # Where all three happen to move alike (1 of 27) nothing is to be seen.
     assert colour.mean() == pytest.approx(1 / 3 * 8 / 9, abs=0.08)
+
+
+def test_a_side_that_has_no_half_is_refused():
+    with pytest.raises(BadInput, match="even"):
+        zoo_runs.tiny_run("image.learning_to_count", size=31)
 
 
 def test_counts_are_never_negative():

@@ -105,7 +105,7 @@ def test_any_tasks_train_by_name_on_the_one_encoder_that_is_published():
     trained = run(tasks="rotation, colorization")
     history = trained.fit(verbose=0).history
     assert {"rotation_loss", "colorization_loss", "rotation_accuracy", "loss"} <= set(history)
-    assert list(trained.model.published) == ["encoder"]
+    assert list(trained.model.published) == ["encoder"] and trained.model.mixtures == {}
     assert list(run(tasks="motion_segmentation").model.tasks) == ["motion_segmentation"]
     assert list(run(tasks=["rotation", "exemplar"]).model.tasks) == ["rotation", "exemplar"]
     with pytest.raises(BadInput, match=r"'exemplars'; did you mean exemplar\?"):

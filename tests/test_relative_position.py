@@ -102,6 +102,11 @@ def test_shrinking_and_enlarging_is_that_of_the_resize_function():
     np.testing.assert_allclose(untouched, patches, atol=1e-6)
 
 
+def test_the_smallest_images_have_patches_too():
+    x, _ = relative_position.views({"image": images(64, 8)}, SEED, size=8, shrink=1.0)
+    assert x.shape == (64, 2, 2, 2, 3) and np.isfinite(x).all()
+
+
 def test_swapping_the_patches_changes_the_answer_and_equal_answers_cost_ln_8():
     model = relative_position.RelativePosition(zoo_runs.tiny_image_encoder(), width=16)
     x = RANDOM.random([4, 2, 16, 16, 3]).astype("float32")

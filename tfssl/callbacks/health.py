@@ -42,8 +42,9 @@ class Health(keras.callbacks.Callback):
     - `health_loss_to_chance`, where the loss of a method that has learned nothing is known.
 
     It warns (`HealthWarning`, one sentence with what to try) of nearly constant features, of
-    features along a single direction, of NaN features, and of a loss that stays at chance. It stops
-    training as soon as the loss is NaN or infinite. `messages` keeps what was said.
+    features along a single direction, of NaN features, of a loss that stays at chance, and of one
+    that is exactly 0 in the first epoch. It stops training as soon as the loss is NaN or infinite.
+    `messages` keeps what was said.
 
     Args:
         data: what is looked at. A batch of inputs [N, ...] as the encoder takes them (uint8 becomes
@@ -87,6 +88,7 @@ class Health(keras.callbacks.Callback):
         self._check_loss(logs, f"epoch {epoch + 1}")
         if "nan loss" in self._said:
             return  # Features of weights that are not numbers would only add to the noise.
+        self._check_nothing(epoch, logs)
         chance = self.chance or float(getattr(self.model, "chance", 0.0) or 0.0)
         if chance and "loss" in logs:
             self._check_chance(float(np.mean(logs["loss"])), chance, epoch, logs)
@@ -133,6 +135,16 @@ class Health(keras.callbacks.Callback):
                 "training stops: lower the learning rate, train in float32, or look for NaN in the "
                 "inputs.",
             )
+
+    def _check_nothing(self, epoch, logs):
+        for name, loss in logs.items():
+            if epoch == 0 and name.endswith("loss") and not np.any(loss):
+                self._say(
+                    f"no {name}",
+                    f"The {name.replace('_', ' ')} is exactly 0 in the whole first epoch: these "
+                    "data ask nothing of the method (grey pictures have no colours to guess, still "
+                    "clips no motion); take others.",
+                )
 
     def _check_chance(self, loss, chance, epoch, logs):
         logs["health_loss_to_chance"] = loss / chance

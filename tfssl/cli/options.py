@@ -50,7 +50,10 @@ def arguments_of(module, method, small, given, pairs):
             raise BadInput(f"--set {pair}: write it as key=value.")
         if key not in known:
             raise BadInput(f"--set {key}: {method} has no such key;{near(key, known)}")
-        arguments[key] = _typed(key, text, known[key].default)
+        usual = known[key].default
+        if isinstance(usual, tuple) and len(usual) != len(module.SMALL.get(key, usual)):
+            usual = list(usual)  # of any length
+        arguments[key] = _typed(key, text, usual)
         _in_range(key, text, arguments[key], known[key].default)
     if "data" in known and not (isinstance(arguments.get("data"), str) and arguments["data"]):
         default = known["data"].default
@@ -93,7 +96,7 @@ def _in_range(key, text, value, default):
     if not all(isinstance(number, (int, float)) for number in (*values, *usual)):
         return
     least = LEAST.get(key, 0 if min(usual, default=-1) >= 0 else -math.inf)
-    if min(values) < least:
+    if min(values, default=least) < least:
         raise BadInput(f"--set {key}={text}: {key} is at least {least}, for example {default}.")
 
 
@@ -110,7 +113,7 @@ def _typed(key, text, default):
                 raise ValueError
             return number
         if isinstance(default, (tuple, list)):
-            parts = text.split(",")
+            parts = text.split(",") if text else []
             if isinstance(default, tuple) and len(parts) != len(default):
                 raise ValueError
             return [_typed(key, part, default[0]) for part in parts]

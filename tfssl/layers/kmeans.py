@@ -24,11 +24,14 @@ def unit_rows(features):
 
 
 def kmeans(points, clusters, iterations=20, seed=0):
-    """Lloyd's algorithm from `clusters` points drawn at random; the same seed, the same result.
+    """Lloyd's algorithm from centres far apart; the same seed, the same result.
 
-    A cluster that loses all its points gets the centre of another, drawn in proportion to its size,
-    both moved apart by a thousandth, as faiss does. Should some be empty in the end still, each
-    takes the worst placed point of the largest.
+    It begins with k-means++ among 10 K points, 10,000 at least, drawn at random. The released codes
+    of deep clustering begin with any K points, by which groups however far apart are as a rule cut
+    in two or joined (five of them are all met in 4 % of draws). A cluster that loses all its points
+    gets the centre of another, drawn in proportion to its size, both moved apart by a thousandth,
+    as faiss does. Should some be empty in the end still, each takes the worst placed point of the
+    largest.
 
     Args:
         points: [N, D].
@@ -37,12 +40,16 @@ def kmeans(points, clusters, iterations=20, seed=0):
     Returns:
         (centres float32 [K, D], assignment int32 [N]); each of the K occurs.
     """
+    from sklearn.cluster import kmeans_plusplus
     from sklearn.metrics import pairwise_distances_argmin_min
 
     points = np.ascontiguousarray(points, np.float32)
     random = np.random.default_rng(seed)
     clusters = min(clusters, len(points))
-    centres = points[random.choice(len(points), clusters, replace=False)]
+    some = random.permutation(len(points))[: max(10 * clusters, 10_000)]
+    centres, _ = kmeans_plusplus(
+        points[some], clusters, random_state=int(random.integers(2**31 - 1))
+    )
     for _ in range(iterations):
         assigned, _ = pairwise_distances_argmin_min(points, centres)
         centres = _centres(points, assigned, centres, random)

@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from tfssl import encoders
 from tfssl.encoders.maps import trunk
-from tfssl.errors import BadInput
 from tfssl.layers.decoders import PixelHead
 from tfssl.layers.lab import AB
 from tfssl.method import Method, Run
@@ -63,7 +62,8 @@ def frequencies(examples, centres, sigma=5.0, size=32):
     """How often each bin occurs, float32 [Q], from one pass over the data (section 2.2).
 
     Every image's central square, shrunk to `size` pixels; nearest centres, smoothed with a Gaussian
-    of `sigma` over ab. Grey images are left out, as they are of the loss.
+    of `sigma` over ab. Grey images are left out, as they are of the loss; where all are grey every
+    bin is as likely.
     """
 
     def counted(example):
@@ -79,8 +79,7 @@ def frequencies(examples, centres, sigma=5.0, size=32):
     squared = ((centres[:, None] - centres[None]) ** 2).sum(axis=-1)
     kernel = np.exp(-squared / (2 * sigma**2))
     smooth = (kernel / kernel.sum(axis=0)) @ counts.numpy()
-    if not smooth.sum():
-        raise BadInput("colorization needs images with colours; in these every pixel is grey.")
+    smooth = smooth if smooth.any() else np.ones(len(centres))
     return (smooth / smooth.sum()).astype(np.float32)
 
 
@@ -171,7 +170,7 @@ def recipe(
     """The paper's ImageNet run with an AlexNet for features (sections 2 and 3.2).
 
     The rate falls to a third and to a tenth at 200,000 and 375,000 of 450,000 steps; weights decay
-    apart from the gradient, as in AdamW.
+    apart from the gradient, as in AdamW. The crops' `area` is ours.
     """
     examples = load(data, keys=("image",))
     view = functools.partial(views, size=size, area=area)

@@ -151,7 +151,10 @@ class ContextEncoder(Adversarial):
 
 
 def compiled(model, dataset, epochs, learning_rate, critic_learning_rate):
-    """The run with two Adams; biases, which the released code holds at 0, are mostly not there."""
+    """The run with two Adams, which step at once; the released code's critic steps first.
+
+    The biases that it holds at 0 are mostly not there.
+    """
     model.compile(*(keras.optimizers.Adam(r, 0.5) for r in (learning_rate, critic_learning_rate)))
     return Run(model, dataset, epochs)
 

@@ -136,8 +136,8 @@ def recipe(
     """The released ImageNet run, facebookresearch/deepcluster main.py (section 4.2 of the paper).
 
     Our AlexNet ends in a mean over its last map, where the paper's fully connected layers see all
-    of it. The head shares the trunk's optimiser, with momentum, though it forgets at each pass; the
-    paper's has none.
+    of it. What is clustered is the whole central square, there 224 px of 256. The head shares the
+    trunk's optimiser, with momentum, though it forgets at each pass; the paper's has none.
     """
     examples = load(data, keys=("image", "index"))
     view = functools.partial(views, size=size, area=area)

@@ -151,10 +151,12 @@ def recipe(
 
     An epoch sees each seed `transformations` times, drawn anew, where the paper keeps the K that it
     drew once. Where there are fewer images than seeds each gives several patches, all equally many.
-    The paper's seeds are of STL-10's unlabelled split. At 32 px our AlexNet begins with
-    convolutions of 5 x 5 as the paper's three-layer network does; it is averaged over the whole
-    image, not over quadrants. The rate falls tenfold at half, three and seven eighths; batch and
-    epochs are ours. More than some 8,000 to 16,000 seeds are too much alike to be told apart.
+    The paper's seeds are of STL-10's unlabelled split, and the mean of its images is subtracted;
+    our encoders subtract ImageNet's. Its text has the `scale`, its code 0.8 to 1.2. At 32 px our
+    AlexNet begins with convolutions of 5 x 5 as the paper's three-layer network does; it is
+    averaged over the whole image, not over quadrants. The rate falls tenfold at half, three and
+    seven eighths; batch and epochs are ours. More than some 8,000 to 16,000 seeds are too much
+    alike to be told apart.
     """
     examples = load(data, keys=("image", "index"))
     first, images = surrogate(examples, seeds, transformations)

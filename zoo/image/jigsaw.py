@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfssl import encoders, layers
 from tfssl.encoders.image import MEAN, STD
+from tfssl.errors import BadInput
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
 from tfssl.optimizers import SGD
@@ -27,8 +28,8 @@ def views(
     examples,
     seed,
     size=255,
-    side=256,
-    tile=64,
+    share=255 / 256,
+    fill=64 / 85,
     grid=3,
     orders=100,
     shift=2,
@@ -37,22 +38,34 @@ def views(
 ):
     """Shuffled tiles, float32 [B, grid^2, tile, tile, 3]; and their order, int32 [B].
 
-    A crop of `size` pixels of the image resized to `side`; a tile at random in each cell of the
-    grid, its channels apart by up to `shift` pixels. Slot i receives tile `permutations(orders)[y,
-    i]`, tiles counted in raster order. Guards (section 4.2): the gap that smaller tiles leave; the
-    channels' shift; a share `grey` of the puzzles without colour (the mean of the channels; the
-    released loader's half, the paper's text has 30 %), and of the others a share `projection`
-    without green-magenta; every tile's every channel standardised by itself.
+    A square `share` of the shorter side wide, as `size` pixels; in each cell of the grid a tile at
+    random, its side `fill` of the cell's (the paper: 64 px of 85), its channels apart by up to
+    `shift` pixels. Slot i receives tile `permutations(orders)[y, i]`, tiles counted in raster
+    order. Guards (section 4.2): the gap that smaller tiles leave; the channels' shift; a share
+    `grey` of the puzzles without colour (the mean of the channels; the released loader's half, the
+    paper's text has 30 %), and of the others a share `projection` without green-magenta; every
+    tile's every channel standardised by itself.
 
     Tiles come in the units of encoders, MEAN + STD t where t has mean 0 and deviation 1.
     """
     seeds = tf.random.split(seed, 4)
-    crops = random_square_crop(examples["image"], size, seeds[0], share=size / side)
+    crops = random_square_crop(examples["image"], size, seeds[0], share)
     crops = guard(crops, seeds[1], grey, projection)
-    pieces = standardised(tiles(crops, seeds[2], grid, tile, shift))
+    pieces = standardised(tiles(crops, seeds[2], grid, tile_side(size, grid, fill), shift))
     table = tf.constant(permutations(orders, grid * grid))
     y = tf.random.stateless_uniform([tf.shape(pieces)[0]], seeds[3], 0, orders, tf.int32)
     return shuffle(pieces, tf.gather(table, y)), y
+
+
+def tile_side(size, grid, fill):
+    """Of a tile in pixels, whatever the `size` of the puzzle: `fill` of its cell."""
+    tile = round(fill * (size // grid))
+    if not 0 < tile <= size // grid:
+        raise BadInput(
+            f"jigsaw: fill={fill} leaves tiles of {tile} px in cells of {size // grid}: it is the "
+            "share of a cell's side, above 0 and at most 1."
+        )
+    return tile
 
 
 def guard(images, seed, grey, projection):
@@ -120,8 +133,8 @@ def recipe(
     batch_size=256,
     epochs=70,  # 350,000 steps
     learning_rate=0.01,
-    side=256,
-    tile=64,
+    share=255 / 256,
+    fill=64 / 85,
     grid=3,
     orders=1000,
     shift=2,
@@ -136,14 +149,14 @@ def recipe(
 ):
     """The paper's ImageNet run (section 4.1), numbers of MehdiNoroozi/JigsawPuzzleSolver.
 
-    At 64 px our AlexNet's first convolution is 5 x 5 with stride 1, the paper's 11 x 11 with
-    stride 2; it has batch norm where the paper's has local response normalisation.
+    For tiles of 64 px our AlexNet's first convolution is 5 x 5 with stride 1, the paper's 11 x 11
+    with stride 2; it has batch norm where the paper's has local response normalisation.
     """
     view = functools.partial(
         views,
         size=size,
-        side=side,
-        tile=tile,
+        share=share,
+        fill=fill,
         grid=grid,
         orders=orders,
         shift=shift,
@@ -151,7 +164,7 @@ def recipe(
         projection=projection,
     )
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
-    encoder = encoders.get(encoder, size=tile)
+    encoder = encoders.get(encoder, size=tile_side(size, grid, fill))
     model = Jigsaw(encoder, orders, grid * grid, tile_width, width, dropout)
     steps = round(dataset.steps * epochs)
     rate = keras.optimizers.schedules.ExponentialDecay(
@@ -165,11 +178,11 @@ SMALL = dict(
     encoder="resnet9",
     data="world:n=4000",
     size=60,
-    side=64,
+    share=60 / 64,
     batch_size=64,
     epochs=3,
     learning_rate=0.03,
-    tile=16,
+    fill=16 / 20,
     orders=64,
     shift=1,
     tile_width=128,

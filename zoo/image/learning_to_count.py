@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import encoders, layers
+from tfssl.errors import BadInput
 from tfssl.method import Method, Run
 from tfssl.objectives import replicas
 from tfssl.pipelines import batching, load
@@ -29,7 +30,8 @@ def views(examples, seed, size=228, share=0.9, grey=2 / 3, shift=2):
     The square crop has `share` of the shorter side; its quarters together are it, pixel by pixel.
     Against what would tell shrunk from cut (section 4.2): one of five ways of shrinking, each with
     its blur, drawn for each image; a share `grey` of the images without colour; and in the others
-    channels apart by up to `shift` pixels.
+    channels apart by up to `shift` pixels. The paper's quarters are jittered as well; ours are not,
+    so that every pixel is counted once.
     """
     seeds = tf.random.split(seed, 4)
     crops = random_square_crop(examples["image"], size + shift, seeds[0], share)
@@ -125,8 +127,10 @@ def recipe(
 ):
     """The paper's ImageNet run (section 4.1): M = 10, 1000 counts, crops of 228 px shrunk to 114.
 
-    Adam, its rate and the number of epochs are ours.
+    Adam, its rate, the number of epochs and the crops' `share` are ours.
     """
+    if size % 2:
+        raise BadInput(f"learning_to_count halves images of {size} px: choose an even size.")
     view = functools.partial(views, size=size, share=share, grey=grey, shift=shift)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     encoder = encoders.get(encoder, size=size // 2)

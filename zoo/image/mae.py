@@ -27,7 +27,7 @@ def views(examples, seed, size=224, patch=16, area=(0.2, 1.0)):
     """One crop, and the noise that will choose its visible patches.
 
     Returns "image" float32 [B, size, size, 3] and "noise" float32 [B, N] in [0, 1), N patches of
-    side `patch`. Only crop and flip (section 4.1, "data augmentation").
+    side `patch`. Only crop and flip (section 4.1, "data augmentation"); bilinear, there bicubic.
     """
     seeds = tf.random.split(seed, 2)
     image = random_resized_crop(examples["image"], size, seeds[0], area=area)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfssl import encoders
 from tfssl.errors import BadInput
-from tfssl.layers.mixture import readers
+from tfssl.layers.mixture import LayerMixture, readers
 from tfssl.method import MultiTask, Run
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import rgb_to_lab
@@ -32,8 +32,9 @@ def views(examples, seed, size=224, tasks=TASKS[:-1]):
     """({task: x}, {task: y}), each as the task's own method has it, all of lightness alone.
 
     Harmonised inputs (section 3.5): every picture is taken to Lab, ab thrown away, L given three
-    times; colour dropping has nothing left to do. Motion segmentation reads "frames", the others
-    "image".
+    times; colour dropping has nothing left to do, and patches are not standardised either, so that
+    batch norm meets one kind of input (brightness may then help to tell places). Motion
+    segmentation reads "frames", the others "image".
     """
     seeds = tf.random.split(seed, len(TASKS))
     both = {name: view(name, examples, seeds[TASKS.index(name)], size) for name in tasks}
@@ -91,8 +92,12 @@ class MultiTaskSSL(MultiTask):
     @property
     def mixtures(self):
         """{task: alpha [units]}, how much it reads of each; without a lasso empty."""
-        readers = {name: task.encoder for name, task in self.tasks.items()}
-        return {name: r.get_layer("mixture").alpha.numpy() for name, r in readers.items()}
+        return {
+            name: layer.alpha.numpy()
+            for name, task in self.tasks.items()
+            for layer in task.encoder.layers
+            if isinstance(layer, LayerMixture)
+        }
 
 
 def recipe(

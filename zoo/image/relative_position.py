@@ -87,7 +87,7 @@ def standardise(patches):
 
 
 def _resize(images, side, least):
-    """To side^2 pixels with the aspect kept, no side below `least`: float32 in [0, 1]."""
+    """To side^2 pixels, aspect kept, no side below `least` (there, smaller are left out)."""
     images = to_float(images)
     extent = tf.cast(tf.shape(images)[1:3], tf.float32)
     scale = side / tf.sqrt(tf.reduce_prod(extent))
@@ -102,7 +102,7 @@ def _shrunken(patches, seed, probability):
     side = patches.shape[1]
     least = max(2, round(side * 10 / 96))  # 10 of 96 px
     u = tf.random.stateless_uniform([tf.shape(patches)[0], 2], seed)
-    smaller = tf.sqrt(u[:, 0] * ((side - 1) ** 2 - least**2) + least**2)
+    smaller = tf.sqrt(u[:, 0] * (max(least, side - 1) ** 2 - least**2) + least**2)
     smaller = tf.where(u[:, 1] < probability, tf.cast(smaller, tf.int32), side)
     both = tf.gather(_resamplings(side, least), smaller - least)  # [B, side, side]
     rows = tf.einsum("bij,bjkc->bikc", both, patches)
@@ -176,13 +176,13 @@ def recipe(
 ):
     """The released ImageNet run, cdoersch/deepcontext train.py (section 3.1).
 
-    An epoch here is one pair an image; the released code takes every pair of four grids. `epochs`
-    is ours: the paper trains for four weeks.
+    An epoch is one pair an image; the released code takes every pair of four grids. `epochs` is
+    ours: the paper trains for four weeks. Our AlexNet ends in a mean over its last map, and all its
+    batch norms have scale and shift, which the paper's have not.
     """
-    patch = _cell(size, guard)["patch"]
     view = functools.partial(views, size=size, area=area, shrink=shrink, guard=guard)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
-    model = RelativePosition(encoders.get(encoder, size=patch), width)
+    model = RelativePosition(encoders.get(encoder, size=_cell(size, guard)["patch"]), width)
     model.compile(keras.optimizers.SGD(learning_rate, momentum=momentum))
     return Run(model, dataset, epochs)
 

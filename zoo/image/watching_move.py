@@ -156,7 +156,8 @@ def recipe(
     """The paper's run in outline (section 4): AlexNet, masks of 56 x 56, SGD with momentum.
 
     The paper learns from 205,000 clips of YFCC100m that nobody serves as one data set. Rate, epochs
-    and data are ours, for the training script was not released.
+    and data are ours, for the training script was not released. One layer of `width` stands for the
+    paper's fc6 and fc7.
     """
     examples = load(data, keys=("frames",))
     if "frames" not in examples.element_spec:
