@@ -51,6 +51,41 @@ def ave_net_grid():
     return GRID
 
 
+def told_apart(right, wrong):
+    """How often the energy at each phase of a frame's 40 ms tells held-out sounds apart."""
+    period = round(ave_net_grid() * 16000)
+    kinds = []
+    for sound in (right, wrong):
+        energy = np.reshape(sound[:, : 12 * period] ** 2, [len(sound), 12, 8, -1]).mean((1, 3))
+        kinds.append(energy / energy.sum(axis=1, keepdims=True))
+    half = len(right) // 2
+    near, far = (kind[:half].mean(axis=0) for kind in kinds)
+
+    def nearer(kind, mine, other):
+        kind = kind[half:]
+        return np.linalg.norm(kind - mine, axis=1) < np.linalg.norm(kind - other, axis=1)
+
+    return (nearer(kinds[0], near, far).mean() + nearer(kinds[1], far, near).mean()) / 2
+
+
+def test_a_click_with_every_frame_tells_nothing_unless_wrong_sounds_start_between_frames():
+    """The trace that compression leaves at the frames' times. `views` has one law of starts; a
+    leaky sampler takes wrong sounds from anywhere, here half a frame later."""
+    random = np.random.default_rng(0)
+    sound = random.normal(0, 0.05, [256, 32000]).astype("float32")
+    half_frame = round(ave_net_grid() * 16000) // 2
+    sound[:, :: 2 * half_frame] += 1.0
+    clips = {**examples(256), "audio": tf.constant(sound)}
+    late = {**clips, "audio": tf.constant(np.roll(sound, -half_frame, axis=1))}
+    right = ave_net.views(clips, SEED, size=8, seconds=0.5)["audio"].numpy()
+    later = ave_net.views(late, SEED, size=8, seconds=0.5)["audio"].numpy()
+    # The objective takes another's right sound for the wrong one.
+    assert abs(told_apart(right, np.roll(right, 1, axis=0)) - 0.5) < 0.1
+    assert told_apart(right, np.roll(later, 1, axis=0)) > 0.95
+    quiet = random.normal(0, 0.05, [2, 256, 8000])  # without clicks there is nothing to find
+    assert abs(told_apart(*quiet) - 0.5) < 0.1
+
+
 def at_distance(d):
     """Two unit vectors that lie `d` apart."""
     angle = 2 * np.arcsin(d / 2)

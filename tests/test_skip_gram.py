@@ -119,7 +119,42 @@ def grammar(count):
     return lines, nouns
 
 
-def test_words_of_identical_contexts_become_alike_and_others_do_not():
+def alike_and_not(vectors):
+    """Mean cosines of nouns [25, D] of one class, and of nouns of different ones."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    same = np.kron(np.eye(5), np.ones([5, 5])) > 0
+    cosine = unit @ unit.T
+    return cosine[same & ~np.eye(25, dtype=bool)].mean(), cosine[~same].mean()
+
+
+def exact_vectors(lines, words, dim=32, k=5, window=5):
+    """Input vectors [len(words), dim] where equation 4 itself leads: descent on its expectation."""
+    place = {word: i for i, word in enumerate(words)}
+    counts, joint = np.zeros(len(words)), np.zeros([len(words)] * 2)
+    for line in lines:
+        numbers = [place[word] for word in line.split()]
+        for i, a in enumerate(numbers):
+            counts[a] += 1
+            for j, b in enumerate(numbers):
+                joint[a, b] += (i != j) * (window + 1 - abs(i - j)) / window
+    joint /= joint.sum()
+    noise = k * joint.sum(axis=1, keepdims=True) * counts**0.75 / (counts**0.75).sum()
+    random = np.random.default_rng(0)
+    tables = [random.uniform(-0.5 / dim, 0.5 / dim, [len(words), dim]), np.zeros([len(words), dim])]
+    tables = np.stack(tables)
+    first, second = np.zeros_like(tables), np.zeros_like(tables)
+    for step in range(1, 301):  # Adam, as the method has it
+        likely = 1 / (1 + np.exp(-tables[0] @ tables[1].T))
+        slope = (likely - 1) * joint + noise * likely
+        gradient = np.stack([slope @ tables[1], slope.T @ tables[0]])
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        move = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-7)
+        tables = tables - 0.02 * (1 - step / 301) * move
+    return tables[0]
+
+
+def test_words_of_identical_contexts_become_alike_and_others_as_little_as_the_equation_has_it():
     lines, nouns = grammar(2000)
     keras.utils.set_random_seed(0)
     data = tf.data.Dataset.from_tensor_slices({"text": lines})
@@ -128,19 +163,18 @@ def test_words_of_identical_contexts_become_alike_and_others_do_not():
     history = run.fit(verbose=0).history["loss"]
     assert history[-1] < 0.8 * run.model.chance
     vectors = run.model.encoder(tf.constant([noun for group in nouns for noun in group])).numpy()
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosine = vectors @ vectors.T
-    same = np.kron(np.eye(5), np.ones([5, 5])) > 0
-    np.fill_diagonal(cosine, np.nan)
-    assert np.nanmean(cosine[same]) > 0.7
-    # All share a direction, away from the noise words; beside it, others have nothing in common.
-    assert np.nanmean(cosine[~same]) < 0.5
-    vectors -= vectors.mean(axis=0)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosine = vectors @ vectors.T
-    np.fill_diagonal(cosine, np.nan)
-    assert np.nanmean(cosine[same]) > 0.7
-    assert np.nanmean(cosine[~same]) < 0.1
+    alike, others = alike_and_not(vectors)
+    assert alike > 0.7
+    # One might wish for less than 0.3; but all vectors share a direction, away from the noise, and
+    # the exact expectation of the objective, without sampling or batches, ends at the same cosine.
+    words = [f"n{c}{i}" for c in range(5) for i in range(5)]
+    words += [f"v{c}{i}" for c in range(5) for i in range(4)]
+    exact = alike_and_not(exact_vectors(lines, words)[:25])
+    assert exact[0] > 0.9 and 0.3 < exact[1] < 0.5
+    assert others == pytest.approx(exact[1], abs=0.12)
+    # Beside that direction they have nothing in common.
+    alike, others = alike_and_not(vectors - vectors.mean(axis=0))
+    assert alike > 0.7 and others < 0.1
 
 
 def test_the_optimum_is_the_pointwise_mutual_information_less_ln_k():

@@ -48,6 +48,7 @@ def test_codes_are_the_cards():
     codes = method().codes(scores, 0)
     expected = [[0.560338, 0.439662]] * 3 + [[0.319197, 0.680803]]
     np.testing.assert_allclose(codes, expected, atol=1e-6)
+    np.testing.assert_allclose(np.sum(codes, axis=0), [2.0002, 1.9998], atol=5e-5)
     np.testing.assert_allclose(method().codes(tf.zeros([5, K]), 0), np.full([5, K], 1 / K))
 
 

@@ -68,6 +68,22 @@ def test_the_cards_three_frames_cost_what_it_says():
     assert loss_of(line, temperature=1.0) == pytest.approx(0.427991, abs=1e-5)
 
 
+def test_the_way_back_of_the_cards_three_frames_is_the_one_it_says():
+    method, line = model(temperature=1.0), tf.constant([[[0.0], [1.0], [2.0]]])
+    nearest = tf.nn.softmax(method.similarity(line, line)) @ line
+    np.testing.assert_allclose(nearest[0, :, 0], [0.291814, 1, 1.708186], atol=1e-6)
+    back = tf.nn.softmax(method.similarity(nearest, line))[0].numpy()
+    first = [0.581975, 0.383775, 0.034250]
+    expected = [first, [0.211942, 0.576117, 0.211942], first[::-1]]
+    np.testing.assert_allclose(back, expected, atol=1e-6)
+    landed, variance = method.landing(line, line, tf.constant([[0.0, 1 / 3, 2 / 3]]))
+    off = np.square(landed[0, 0].numpy() - [0, 1 / 3, 2 / 3])
+    assert off.mean() == pytest.approx(0.0151520, abs=1e-6)
+    variance = variance[0, 0].numpy()
+    cost = off / variance + 0.001 * np.log(variance)
+    assert cost.mean() == pytest.approx(0.427991, abs=1e-5)
+
+
 def test_collapsed_embeddings_are_no_minimum():
     flat = np.zeros([2, 4, 3])
     assert loss_of(flat) == pytest.approx(0.997451, abs=1e-5)

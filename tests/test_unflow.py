@@ -57,6 +57,13 @@ def test_the_published_flow_is_the_finest_times_twenty_at_the_size_of_the_frames
     assert list(model.published) == ["encoder", "flow"]
 
 
+def test_a_new_network_finds_hardly_any_flow():
+    """Were its last layers like others, flows of 16 px would point out of frames of 64."""
+    model, random = method(width=16), np.random.default_rng(0)
+    flow = model.flow(tf.constant(random.random([2, 2, 64, 64, 3]), tf.float32)).numpy()
+    assert 0 < np.linalg.norm(flow, axis=-1).mean() < 2
+
+
 def loss_of(model, pair, flow):
     """The loss where the network answers with `flow` [2], in pixels of the frames, everywhere."""
     outputs = []

@@ -91,15 +91,24 @@ def expand(encoder):
     """
     taps = {name: encoder.get_layer(name).output for name in ("c2", "c3", "c4", "c5", "c6")}
     x, flows = taps["c6"], []
+
+    def head(x, name):
+        # Almost no flow at first: the usual weights, times 20, would point out of small frames.
+        small = keras.initializers.VarianceScaling(1e-3)
+        conv = keras.layers.Conv2D(
+            2, 3, padding="same", kernel_initializer=small, dtype="float32", name=name
+        )
+        return conv(x)
+
     widths = {"c5": 2, "c4": 4, "c3": 8, "c2": 16}  # c6 has this many times more
     for name, less in widths.items():
-        flow = keras.layers.Conv2D(2, 3, padding="same", dtype="float32", name=f"to_{name}")(x)
+        flow = head(x, f"to_{name}")
         flows.append(flow)
         up = keras.layers.Conv2DTranspose(2, 4, 2, "same", name=f"flow_{name}")(flow)
         wide = keras.layers.Conv2DTranspose(taps["c6"].shape[-1] // less, 4, 2, "same")(x)
         wide = keras.layers.LeakyReLU(SLOPE)(wide)
         x = keras.layers.Concatenate()([taps[name], wide, up])
-    flows.append(keras.layers.Conv2D(2, 3, padding="same", dtype="float32", name="finest")(x))
+    flows.append(head(x, "finest"))
     return keras.Model(encoder.input, flows[::-1], name="flownet")
 
 

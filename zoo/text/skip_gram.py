@@ -115,7 +115,8 @@ class SkipGram(Method):
     """Two tables of word vectors: the encoder's, which is kept, and one of the words' contexts.
 
     `encoder` is a `text_bag` (or has its layer `c1`). Noise words that happen to be the true one
-    count, as in equation 4 (word2vec.c skips them): then the optimum is PMI - ln k.
+    count, as in equation 4 (word2vec.c skips them): then the optimum is PMI - ln k, whose constant
+    all vectors share: subtract their mean, or words with nothing in common have a cosine of 0.4.
     """
 
     def __init__(self, encoder, negatives=5):
