@@ -248,7 +248,10 @@ def measure(wanted, found, options):
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(keep, wanted))
         networks = {row["encoder"] for row in rows.values() if "failure" not in row}
-        baselines = [*(("random", network) for network in sorted(networks)), ("supervised", NETWORK)]
+        baselines = [
+            *(("random", network) for network in sorted(networks)),
+            ("supervised", NETWORK),
+        ]
         list(pool.map(keep, (asked for asked in baselines if asked not in rows)))
 
 

@@ -290,3 +290,29 @@ def test_a_subclassed_model_is_refused_with_what_to_do(tmp_path):
 
     with pytest.raises(BadInput, match=r"keras.Model\(inputs, "):
         tfssl.export(Mine(), tmp_path / "mine")
+
+
+def test_keras_opens_our_layers_in_a_process_that_has_used_none(tmp_path):
+    """With Keras imported last, and nothing of ours touched but the import."""
+    built = [encoders.get(name, size=8) for name in ("vit_mini", "text_bag", "audio_cnn", "cnn3d")]
+    for encoder in built:
+        encoder.save(tmp_path / f"{encoder.name}.keras")
+    code = "import sys, tfssl, keras; [keras.models.load_model(path) for path in sys.argv[1:]]"
+    words = [sys.executable, "-c", code, *map(str, tmp_path.glob("*.keras"))]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert len(words) == 7 and done.returncode == 0, done.stderr[-1000:]
+
+
+def test_every_class_of_ours_that_keras_may_meet_is_named_to_it():
+    import importlib
+    import pkgutil
+
+    from tfssl import known, layers
+
+    for room in (encoders, layers):
+        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+            importlib.import_module(module.name)
+    named = {f"tfssl>{name}": module for module, name in known._classes()}
+    for key, found in keras.saving.get_custom_objects().items():
+        if isinstance(found, type) and found.__module__.startswith(("tfssl.enc", "tfssl.lay")):
+            assert named[key] == found.__module__

@@ -46,27 +46,12 @@ class Artefact:
                 f"{self.folder} does not say how it is built (no {path.name}), which the baselines "
                 "need: give a run's folder or an encoder that tfssl exported."
             )
-        _register()
         return keras.models.load_model(path)
 
     def untrained(self, seed):
         from tfssl.evaluate.baselines import random_encoder
 
         return random_encoder(self.keras(), seed)
-
-
-def _register():
-    """Imports all that an encoder may be built of: Keras finds a class once its file was read."""
-    import importlib
-    import pkgutil
-
-    from tfssl import encoders, layers, zoo
-
-    for room in (encoders, layers):
-        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
-            importlib.import_module(module.name)
-    for name in zoo.names():
-        zoo.get(name)
 
 
 def _why_none(path, name):
