@@ -316,3 +316,26 @@ def test_every_class_of_ours_that_keras_may_meet_is_named_to_it():
     for key, found in keras.saving.get_custom_objects().items():
         if isinstance(found, type) and found.__module__.startswith(("tfssl.enc", "tfssl.lay")):
             assert named[key] == found.__module__
+
+
+def test_what_gives_maps_gives_them_when_exported_again(tmp_path):
+    from tfssl.encoders.dense import FlowModel
+
+    image = keras.Input((None, None, 3))
+    encoder = FlowModel(image, keras.layers.Conv2D(2, 3, padding="same", name="c1")(image))
+    tfssl.export(encoder, tmp_path / "once")
+    tfssl.export(tfssl.load(tmp_path / "once" / savedmodel.KERAS), tmp_path / "twice")
+    once, twice = (
+        np.load(tmp_path / name / "golden.npz")["features"] for name in ("once", "twice")
+    )
+    np.testing.assert_array_equal(once, twice)
+
+
+def test_a_keras_file_is_loaded_as_the_model_it_holds(tmp_path):
+    model, path = small(), tmp_path / "small.keras"
+    model.save(path)
+    x = tf.random.uniform([2, 16, 16, 3])
+    np.testing.assert_allclose(tfssl.load(path)(x), model(x), atol=1e-6)
+    assert not tfssl.load(path, trainable=False).trainable_weights
+    with pytest.raises(BadInput, match=r"gone\.keras"):
+        tfssl.load(tmp_path / "gone.keras")
