@@ -75,8 +75,9 @@ def evaluation(ds, batch_size, size=None):
 
     Args:
         ds: dataset of example dicts.
-        batch_size: examples a batch; the last one may be smaller.
-        size: side in pixels to which images and frames are resized; needed where they differ.
+        batch_size: examples a batch; the last one may be smaller. Where the examples' shapes differ
+            (clips and sounds of several lengths) each is a batch by itself.
+        size: side in pixels to which images and frames are resized.
 
     Returns:
         Dataset of dicts: images and frames float32 in [0, 1], everything else as it was.
@@ -93,7 +94,7 @@ def evaluation(ds, batch_size, size=None):
         return example
 
     ds = ds.map(ready, num_parallel_calls=tf.data.AUTOTUNE)
-    return ds.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return ds.batch(batch_size if _is_uniform(ds) else 1).prefetch(tf.data.AUTOTUNE)
 
 
 def multitask(tasks):

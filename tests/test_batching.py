@@ -226,6 +226,12 @@ def test_evaluation_brings_images_of_several_sizes_to_one():
     assert np.all((batch["image"] >= 0) & (batch["image"] <= 1))
 
 
+def test_evaluation_takes_examples_of_several_shapes_one_by_one():
+    batches = list(batching.evaluation(unequal(), 4))
+    assert len(batches) == COUNT and {len(batch["image"]) for batch in batches} == {1}
+    assert len({batch["image"].shape for batch in batches}) > 1
+
+
 def test_evaluation_resizes_clips_frame_by_frame():
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
     data = tf.data.Dataset.from_tensor_slices({"frames": frames})

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import callbacks, evaluate
+from tfssl import callbacks, encoders, evaluate
+from tfssl.callbacks import health
 from tfssl.callbacks.health import measure
 from tfssl.errors import BadInput
+from tfssl.pipelines import batching
 
 
 class Toy(keras.Model):
@@ -186,6 +188,17 @@ def test_health_aligns_pairs_of_views_and_takes_training_data(data):
     for given in (sets, sets.map(lambda a, b: a), {"image": pairs, "index": np.arange(96)}):
         again = looked_at(model, callbacks.Health(given, examples=96))[1]
         assert again["health_alignment"] == pytest.approx(logs["health_alignment"], rel=1e-3)
+
+
+def test_health_looks_at_the_examples_where_the_views_are_no_inputs_of_the_encoder():
+    texts = tf.data.Dataset.from_tensor_slices({"text": ["one two", "two three", "one", "three"]})
+
+    def views(examples, seed):
+        return {"numbers": tf.ones([tf.shape(examples["text"])[0], 3], tf.int32)}
+
+    encoder = encoders.get("text_bag", words=4, dim=4)
+    (seen,) = health._views(batching.train(texts, views, 2), encoder, 4)
+    assert sorted(seen.numpy()) == [b"one", b"one two", b"three", b"two three"]
 
 
 def test_health_does_not_move_the_training_sets_pass(data):

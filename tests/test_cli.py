@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from command_line import ROOT, TINY, call, start
+from command_line import ROOT, TINY, call, refused, start
 from PIL import Image
+from test_ingest import flash_and_click
 
 from tfssl import encoders, savedmodel, zoo
 from tfssl.cli import options
@@ -218,3 +219,60 @@ def test_a_new_process_can_build_again_what_layers_of_ours_it_loads(tmp_path, cl
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert set(json.loads(found.read_text())["random"]) == {"knn"}
+
+
+@pytest.mark.parametrize("method", ["video.tcc", "audio_visual.ave_net", "text.skip_gram"])
+def test_files_of_every_kind_and_length_go_in_and_features_come_out(method, tmp_path):
+    if method == "text.skip_gram":
+        source = tmp_path / "texts.txt"
+        known = ["one", "two", "three", "four", "five", "six", "seven"]
+        lines = [" ".join(known[(i + j) % 7] for j in range(3)) for i in range(14)]
+        source.write_text("\n".join(lines))
+    else:
+        source = tmp_path / "clips"
+        for i in range(3):
+            flash_and_click(source / f"{i}.mp4", frames=40 + 5 * i)
+    words = [method, "--small", "--data", source, "--batch-size", 2, "--epochs", 1]
+    words += ["--steps-per-epoch", 1, "--out", tmp_path / "run", "--quiet"]
+    done = call("pretrain", *words)
+    assert done.code == 0 and not done.err, done
+    (row,) = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert {"loss", "health_std"} <= set(row)
+    assert (tmp_path / "run" / "features.npz").exists(), "nothing to show of the neighbours"
+    if method == "audio_visual.ave_net":
+        return  # its first encoder takes pictures
+    done = call("embed", tmp_path / "run", source, "--out", tmp_path / "f.npz", "--quiet")
+    assert done.code == 0, done
+    assert len(np.load(tmp_path / "f.npz")["features"]) == (14 if source.is_file() else 3)
+
+
+def test_clips_are_cut_to_what_the_encoder_takes():
+    from types import SimpleNamespace
+
+    from tfssl.cli import artefact
+
+    lengths = [6, 3, 1]
+    frames = [np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1).repeat(3, -1) for n in lengths]
+    spec = {"frames": tf.TensorSpec([None, 1, 1, 3], tf.uint8)}
+    ds = tf.data.Dataset.from_generator(
+        lambda: ({"frames": f} for f in frames), output_signature=spec
+    )
+    taking = SimpleNamespace(key="frames", frames=2, size=0)
+    seen = [
+        255 * batch["frames"][..., 0].numpy().ravel()
+        for batch in artefact.batches_of(ds, taking, 0)
+    ]
+    np.testing.assert_allclose(np.ravel(seen), [2, 3, 0, 1, 0, 0])
+
+
+def test_a_protocol_is_not_measured_on_what_it_has_learned_from(run, classes, tmp_path):
+    for split in ("train", "all"):
+        refused(
+            "evaluate", run, "--data", f"{classes}@{split}", "--protocol", "knn", naming="@test"
+        )
+    results = []
+    for source in (classes, f"{classes}@test"):
+        words = ("--protocol", "knn", "--json", tmp_path / "r.json", "--quiet")
+        assert call("evaluate", run, "--data", source, *words).code == 0
+        results.append(json.loads((tmp_path / "r.json").read_text())["results"])
+    assert results[0] == results[1]

@@ -11,7 +11,7 @@ import zoo_runs
 
 import tfssl
 from tfssl import zoo
-from tfssl.callbacks import Resume
+from tfssl.callbacks import Health, Resume
 from tfssl.method import Method, Run
 
 NAMES = zoo.names()
@@ -73,7 +73,8 @@ def test_views_follow_the_seed_and_nothing_else(name):
 def test_it_trains_in_sixteen_bits(name, policy):
     keras.config.set_dtype_policy(policy)
     run = zoo_runs.tiny_run(name, epochs=1)
-    history = run.fit(verbose=0).history
+    history = run.fit(verbose=0, callbacks=[Health(run.dataset)]).history
+    assert "health_std" in history, "what it trains on shows nothing of its encoder"
     assert all(math.isfinite(value) for values in history.values() for value in values)
 
 

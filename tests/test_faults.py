@@ -359,6 +359,9 @@ def test_results_go_to_files_of_the_right_name(run, tmp_path):
     refused("embed", run, some, "--out", tmp_path / "f.csv", naming=".npz")
     refused("show", "image.simclr", "--data", "digits", "--out", tmp_path / "a.jpg", naming=".png")
     refused("export", run, tmp_path / "theirs", naming="theirs")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    refused("report", run, "--out", tmp_path / "thesis.txt", naming=".html")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
     for name in ("f.npz", "a.png", "r.html"):
         (tmp_path / name).mkdir()
     refused("embed", run, some, "--out", tmp_path / "f.npz", naming="f.npz")

@@ -290,3 +290,52 @@ def test_a_subclassed_model_is_refused_with_what_to_do(tmp_path):
 
     with pytest.raises(BadInput, match=r"keras.Model\(inputs, "):
         tfssl.export(Mine(), tmp_path / "mine")
+
+
+def test_keras_opens_our_layers_in_a_process_that_has_used_none(tmp_path):
+    """With Keras imported last, and nothing of ours touched but the import."""
+    built = [encoders.get(name, size=8) for name in ("vit_mini", "text_bag", "audio_cnn", "cnn3d")]
+    for encoder in built:
+        encoder.save(tmp_path / f"{encoder.name}.keras")
+    code = "import sys, tfssl, keras; [keras.models.load_model(path) for path in sys.argv[1:]]"
+    words = [sys.executable, "-c", code, *map(str, tmp_path.glob("*.keras"))]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert len(words) == 7 and done.returncode == 0, done.stderr[-1000:]
+
+
+def test_every_class_of_ours_that_keras_may_meet_is_named_to_it():
+    import importlib
+    import pkgutil
+
+    from tfssl import known, layers
+
+    for room in (encoders, layers):
+        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+            importlib.import_module(module.name)
+    named = {f"tfssl>{name}": module for module, name in known._classes()}
+    for key, found in keras.saving.get_custom_objects().items():
+        if isinstance(found, type) and found.__module__.startswith(("tfssl.enc", "tfssl.lay")):
+            assert named[key] == found.__module__
+
+
+def test_what_gives_maps_gives_them_when_exported_again(tmp_path):
+    from tfssl.encoders.dense import FlowModel
+
+    image = keras.Input((None, None, 3))
+    encoder = FlowModel(image, keras.layers.Conv2D(2, 3, padding="same", name="c1")(image))
+    tfssl.export(encoder, tmp_path / "once")
+    tfssl.export(tfssl.load(tmp_path / "once" / savedmodel.KERAS), tmp_path / "twice")
+    once, twice = (
+        np.load(tmp_path / name / "golden.npz")["features"] for name in ("once", "twice")
+    )
+    np.testing.assert_array_equal(once, twice)
+
+
+def test_a_keras_file_is_loaded_as_the_model_it_holds(tmp_path):
+    model, path = small(), tmp_path / "small.keras"
+    model.save(path)
+    x = tf.random.uniform([2, 16, 16, 3])
+    np.testing.assert_allclose(tfssl.load(path)(x), model(x), atol=1e-6)
+    assert not tfssl.load(path, trainable=False).trainable_weights
+    with pytest.raises(BadInput, match=r"gone\.keras"):
+        tfssl.load(tmp_path / "gone.keras")

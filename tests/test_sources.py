@@ -523,8 +523,14 @@ def test_a_prepared_tfds_set_loads_with_our_keys(prepared):
 
 
 def test_an_unprepared_tfds_set_says_how_to_prepare_it(prepared):
-    with pytest.raises(BadInput, match=r"did you mean tfds:toy\?.*tfds.load\('toyy'\)"):
+    with pytest.raises(BadInput, match=r"Did you mean tfds:toy\?$"):
         pipelines.load("tfds:toyy")
+    with pytest.raises(BadInput, match=r"prepared in [^?]*tfds.load\('mnist'\)"):
+        pipelines.load("tfds:mnist")
+    with pytest.raises(BadInput, match=r"Did you mean tfds:cifar10\?"):
+        pipelines.load("tfds:cifr10")
+    with pytest.raises(BadInput, match="none of that name"):
+        pipelines.load("tfds:nosuch_qqqqqq")
 
 
 def test_a_message_stays_readable_however_long_a_name_is(tmp_path):

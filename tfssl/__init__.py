@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 if not (pathlib.Path(__file__).parent / "zoo").is_dir():
     __path__.append(str(pathlib.Path(__file__).parent.parent))
 
+importlib.import_module("tfssl.known").tell_keras()
+
 _HOME = {
     "Method": "method",
     "Adversarial": "method",

@@ -77,7 +77,7 @@ def export(encoder, path, card=None, inputs=None):
         new = aside / "new"
         root, signatures = _artefact(model)
         tf.saved_model.save(root, str(new), signatures=signatures)
-        _write(new, model, card or {}, inputs)
+        _write(new, model, _kind(encoder), card or {}, inputs)
         _put(new, path, aside / "old")
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -88,10 +88,17 @@ def load(path, trainable=True):
     """The encoder of an exported folder or URL as a Keras 3 layer: x -> features [B, D] float32.
 
     Batch norm's moving statistics are not among its trainable weights. `.signatures` holds
-    `serving_default` and `representation`. A URL is fetched through TensorFlow Hub, once. Raises
-    BadInput where there is no artefact, or where a file is missing or differs from the manifest.
+    `serving_default` and `representation`. A URL is fetched through TensorFlow Hub, once. A .keras
+    file gives the Keras model itself, which knows how it is built. Raises BadInput where there is
+    no artefact, or where a file is missing or differs from the manifest.
     """
-    return LoadedEncoder(path, trainable=trainable)
+    if not str(path).endswith(".keras"):
+        return LoadedEncoder(path, trainable=trainable)
+    if not pathlib.Path(path).is_file():
+        raise BadInput(f"{path}: there is no such file; give an exported folder or its {KERAS}.")
+    model = keras.models.load_model(path, compile=False)
+    model.trainable = trainable
+    return model
 
 
 @keras.saving.register_keras_serializable("tfssl")
@@ -306,7 +313,12 @@ def _golden_inputs(model):
     return batch["inputs"] if list(batch) == ["inputs"] else batch
 
 
-def _write(folder, model, card, inputs):
+def _kind(encoder):
+    """The class to save as: what keeps its maps shall do so when it is exported once more."""
+    return type(encoder) if getattr(encoder, "keeps_map", False) else keras.Model
+
+
+def _write(folder, model, kind, card, inputs):
     """Everything beside the SavedModel; the manifest last, over all the rest."""
     specs = _specs(model)
     named = inputs if isinstance(inputs, dict) else {"inputs": inputs}
@@ -317,7 +329,7 @@ def _write(folder, model, card, inputs):
     packed = keras.tree.pack_sequence_as(model.input, tensors)
     outputs = {name: np.asarray(value) for name, value in model(packed, training=False).items()}
     np.savez_compressed(folder / GOLDEN, **named, **outputs)
-    features = keras.Model(model.input, model.output["features"], name=model.name)
+    features = kind(model.input, model.output["features"], name=model.name)
     features.save(folder / KERAS)
     (folder / CARD).write_text(_card(model, card, specs), encoding="utf-8")
     names = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())

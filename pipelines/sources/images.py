@@ -132,5 +132,6 @@ def eight_bits(values, sixteen):
 
 def reason(error):
     """One short line that tells why a file could not be read."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    text = " ".join(text.split()) or type(error).__name__
     return text[:120]

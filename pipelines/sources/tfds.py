@@ -58,20 +58,27 @@ def find(root, name):
         found = [path for path in found if path.name == version]
     configs = sorted({path.parent for path in found})
     if not found:
-        known = (
-            sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-        )
-        near = difflib.get_close_matches(base.partition("/")[0], known, 1)
-        hint = f"did you mean tfds:{near[0]}? " if near else ""
-        raise BadInput(
-            f"tfds:{name} is not prepared in {root}; {hint}Prepare it once with "
-            f"`python -c \"import tensorflow_datasets as tfds; tfds.load('{name}')\"`, or set "
-            "TFDS_DATA_DIR to the folder that holds it."
-        )
+        raise BadInput(missing(root, name, base.partition("/")[0]))
     if len(configs) > 1:
         names = ", ".join(f"tfds:{base}/{path.name}" for path in configs[:8])
         raise BadInput(f"tfds:{name} is prepared in several configurations: choose {names}.")
     return max(found, key=lambda path: [part.zfill(6) for part in path.name.split(".")])
+
+
+def missing(root, name, base):
+    """The message for a set that is not prepared, or that TFDS has never heard of."""
+    prepared = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    known = library().list_builders(with_community_datasets=False)
+    near = difflib.get_close_matches(base, prepared, 1) or difflib.get_close_matches(base, known, 1)
+    hint = f" Did you mean tfds:{near[0]}?" if near and near[0] != base else ""
+    if base in known:
+        hint += (
+            f' Prepare it once with `python -c "import tensorflow_datasets as tfds; '
+            f"tfds.load('{name}')\"`, or set TFDS_DATA_DIR to the folder that holds it."
+        )
+    elif not hint:
+        hint = " TensorFlow Datasets has none of that name: set TFDS_DATA_DIR if it is your own."
+    return f"tfds:{name} is not prepared in {root}.{hint}"
 
 
 def from_builder(builder, split, keys, what):

@@ -188,16 +188,25 @@ def _unit(x):
 
 def _views(data, encoder, most):
     """(batch,) or (batch of first views, batch of second views), as the encoder takes them."""
+    preview = getattr(data, "preview", None)
     if isinstance(data, tf.data.Dataset):
         data = _first(data, most)
     declared = features.input_specs(encoder)
     if isinstance(data, dict) and len(declared) > 1 and all(name in data for name in declared):
         return ({n: features.scaled(tf.convert_to_tensor(data[n][:most])) for n in declared},)
-    rank = len(next(iter(declared.values()))[0]) if declared else 0
+    shape, dtype = next(iter(declared.values()), ((), tf.float32))
+    rank = len(shape)
     if isinstance(data, dict):
         ranks = {name: len(np.shape(value)) for name, value in data.items()}
-        fitting = [n for n, r in ranks.items() if r in (rank, rank + 1)] if rank else list(ranks)
+        text = {name: tf.as_dtype(value.dtype) == tf.string for name, value in data.items()}
+        fitting = list(data)
+        if rank:
+            fitting = [n for n in fitting if ranks[n] in (rank, rank + 1)]
+            fitting = [n for n in fitting if text[n] == (dtype == tf.string)]
         preferred = [name for name in features.RANKS if name in fitting] or fitting
+        if not preferred and preview:
+            # The views are no inputs of the encoder, as with words that are numbers already.
+            return _views(preview(most)[0], encoder, most)
         if not preferred:
             raise BadInput(
                 f"nothing in the batch fits the encoder's {rank} input axes; it has: "

@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from tfssl.cli import auditing, demonstration, evaluating, training
 from tfssl.cli.console import callers_fault, progress, say
 from tfssl.cli.options import MaxBroken, Quiet
+from tfssl.errors import BadInput
 
 INTERRUPTED = 130
 
@@ -85,6 +86,8 @@ def report(
     """One self-contained HTML page about a run, or comparing several."""
     from tfssl import report as pages
 
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise BadInput(f"--out {out}: the page is HTML; give a name that ends in .html.")
     print(pages.build(runs, out))
 
 

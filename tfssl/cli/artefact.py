@@ -1,7 +1,12 @@
 """An encoder on disk, as the commands are given it: in a run's folder, exported, or anybody's."""
 
+import json
+
 from tfssl.cli.console import say
 from tfssl.errors import BadInput
+
+# Examples at a time; clips and sounds are large.
+BATCH = {"image": 256, "text": 256, "frames": 8, "audio": 16}
 
 
 class Artefact:
@@ -19,7 +24,7 @@ class Artefact:
             savedmodel.verify(self.folder)
         front = self.card()
         self.size = front.get("size") or 0
-        self.key = _input_key(self.folder, front)
+        self.key, self.frames = _takes(self.folder, front)
 
     def card(self):
         """The front matter of the model card; {} for a SavedModel of others."""
@@ -46,27 +51,12 @@ class Artefact:
                 f"{self.folder} does not say how it is built (no {path.name}), which the baselines "
                 "need: give a run's folder or an encoder that tfssl exported."
             )
-        _register()
         return keras.models.load_model(path)
 
     def untrained(self, seed):
         from tfssl.evaluate.baselines import random_encoder
 
         return random_encoder(self.keras(), seed)
-
-
-def _register():
-    """Imports all that an encoder may be built of: Keras finds a class once its file was read."""
-    import importlib
-    import pkgutil
-
-    from tfssl import encoders, layers, zoo
-
-    for room in (encoders, layers):
-        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
-            importlib.import_module(module.name)
-    for name in zoo.names():
-        zoo.get(name)
 
 
 def _why_none(path, name):
@@ -94,43 +84,64 @@ def _foreign(folder):
         raise BadInput(f"{folder} cannot be loaded as a SavedModel ({reason}).") from None
 
 
-def _input_key(folder, front):
-    """Which key of an example an encoder reads, by the rank and type of its first input."""
+def _takes(folder, front):
+    """(key of an example, frames a clip or None for any) of an encoder, by its first input."""
     import tensorflow as tf
 
     if front:
         kind, shape = next(iter(front["inputs"].values())).split(" ", 1)
-        rank = shape.count(",") + 1
-        return "text" if kind == "string" else {2: "audio", 4: "image", 5: "frames"}[rank]
-    signatures = _foreign(folder).signatures
-    if "serving_default" not in signatures:
-        raise BadInput(
-            f"{folder} has no signature serving_default, so nothing says what it takes: save it "
-            "with one, or with tfssl.export."
-        )
-    signature = signatures["serving_default"]
-    spec = next(iter(signature.structured_input_signature[1].values()))
-    if spec.dtype == tf.string:
-        return "text"
-    return {2: "audio", 4: "image", 5: "frames"}.get(spec.shape.rank, "image")
+        shape = json.loads(shape.replace("None", "null"))
+        text = kind == "string"
+    else:
+        signatures = _foreign(folder).signatures
+        if "serving_default" not in signatures:
+            raise BadInput(
+                f"{folder} has no signature serving_default, so nothing says what it takes: save "
+                "it with one, or with tfssl.export."
+            )
+        signature = signatures["serving_default"]
+        spec = next(iter(signature.structured_input_signature[1].values()))
+        text, shape = spec.dtype == tf.string, spec.shape
+        shape = shape.as_list() if shape.rank is not None else ()
+    key = "text" if text else {2: "audio", 4: "image", 5: "frames"}.get(len(shape), "image")
+    return key, shape[1] if key == "frames" else None
 
 
 def batches_of(ds, artefact, size):
+    """Examples as the encoder takes them: of clips that are too long for it their middle frames.
+
+    Those that are too short stand still at their end.
+    """
     from tfssl.pipelines import batching
 
     keys = [
         key for key in (artefact.key, "label", "index", "sample_rate") if key in ds.element_spec
     ]
+    ds = ds.map(lambda example: {key: example[key] for key in keys})
+    if artefact.frames:
+        ds = ds.map(lambda e: {**e, "frames": middle(e["frames"], artefact.frames)})
     size = (size or artefact.size or None) if artefact.key in ("image", "frames") else None
-    return batching.evaluation(ds.map(lambda example: {k: example[k] for k in keys}), 256, size)
+    return batching.evaluation(ds, BATCH[artefact.key], size)
+
+
+def middle(frames, count):
+    """The `count` frames in the middle of a clip [T, ...], its last one repeated if T is less."""
+    import tensorflow as tf
+
+    length = tf.shape(frames)[0]
+    at = tf.maximum((length - count) // 2, 0) + tf.range(count)
+    return tf.gather(frames, tf.minimum(at, length - 1))
 
 
 def keep_neighbours(artefact, batches):
-    """What the report shows of the features of some examples."""
+    """What the report shows of the features of some examples; nothing is lost for want of it."""
     from tfssl import report
 
     classes = getattr(batches, "class_names", ())
-    report.gather(artefact.load(), batches, artefact.run, artefact.key, classes=classes)
+    try:
+        report.gather(artefact.load(), batches, artefact.run, artefact.key, classes=classes)
+    except Exception as fault:
+        say(f"The report goes without nearest neighbours: {_first_line(fault)}")
 
 
 def refresh_report(folder):
@@ -140,4 +151,8 @@ def refresh_report(folder):
     try:
         report.build([folder], folder / "report.html")
     except Exception as fault:
-        say(f"The report could not be written: {fault}")
+        say(f"The report could not be written: {_first_line(fault)}")
+
+
+def _first_line(fault):
+    return (str(fault).splitlines() or [type(fault).__name__])[0][:300]

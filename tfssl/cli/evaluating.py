@@ -54,13 +54,13 @@ def evaluate(
             "--data is missing: a folder, digits, world or tfds:NAME; only --protocol transfer "
             "does without, and measures the data sets of the transfer suite that are on this disk."
         )
+    source, parts = _parts(data)
     artefact = Artefact(encoder)
     on_classes = [name for name in names if name in ON_CLASSES and data]
     train = test = None
     if on_classes or "supervised" in protocol:
         train, test = (
-            _evaluated(data, split, artefact, size, max_broken, quiet)
-            for split in ("train", "test")
+            _evaluated(source, split, artefact, size, max_broken, quiet) for split in parts
         )
 
     def measured(model, who):
@@ -73,7 +73,7 @@ def evaluate(
                 note(f"{name} of {who} ...", quiet)
                 # A detector is built anew around the weights, for which a SavedModel is no help.
                 rebuilt = artefact.keras() if name == "detection" and who == THIS else model
-                results[name] = _measure_annotated(rebuilt, name, data, size, seed)
+                results[name] = _measure_annotated(rebuilt, name, source, parts, size, seed)
         return {name: results[name] for name in names}
 
     found = {"encoder": str(encoder), "data": data}
@@ -94,6 +94,24 @@ def evaluate(
         refresh_report(artefact.run)
 
 
+def _parts(data):
+    """(source, (split to learn from, split to be measured on)) of --data, `@val` or `@test` given.
+
+    A probe that is measured on what it has learned from says nothing.
+    """
+    from tfssl.pipelines import sources
+
+    source, split = sources.parse(data)
+    if source == data:
+        return source, ("train", "test")
+    if split in ("train", "all"):
+        raise BadInput(
+            f"--data {data}: protocols learn from a source's train split and are measured on "
+            f"another: give {source}, or {source}@test or @val."
+        )
+    return source, ("train", split)
+
+
 def _measure(encoder, names, train, test, seed, who, quiet):
     """{protocol: its result}, each told as it begins; features are computed once for all."""
     from tfssl import evaluate as protocols
@@ -110,12 +128,12 @@ def _measure(encoder, names, train, test, seed, who, quiet):
     return results
 
 
-def _measure_annotated(encoder, name, data, size, seed):
+def _measure_annotated(encoder, name, source, splits, size, seed):
     """A protocol on pictures that carry more than one class."""
     from tfssl import evaluate as protocols
     from tfssl.pipelines.sources import annotated
 
-    parts = [getattr(annotated, ANNOTATED[name])(data, split) for split in ("train", "test")]
+    parts = [getattr(annotated, ANNOTATED[name])(source, split) for split in splits]
     sized = {"size": size} if size else {}
     return protocols.ANNOTATED[name](encoder, *parts, seed=seed, **sized)
 

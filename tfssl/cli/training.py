@@ -1,6 +1,5 @@
 """`tfssl show` and `tfssl pretrain`: from a call to a trained, published encoder."""
 
-import contextlib
 import inspect
 import math
 import pathlib
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, refresh_report
+from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, middle, refresh_report
 from tfssl.cli.console import clock, note, say, verbosity
 from tfssl.cli.options import (
     Data,
@@ -151,6 +150,7 @@ def _train(module, record, out, quiet):
     _publish(run, record, out)
     record["finished"] = rundir.now()
     rundir.write_json(out / "run.json", record)
+    _show_neighbours(record, out)
     refresh_report(out)
     note(f"Encoder: {out / 'encoder'}   Report: {out / 'report.html'}", quiet)
 
@@ -190,7 +190,7 @@ def _plan(module, record, quiet):
     each = run.dataset.steps
     batch_size = record["arguments"].get("batch_size") or _default(module, "batch_size")
     epochs, steps = math.ceil(run.epochs), record["steps_per_epoch"] or each
-    if record["minutes"]:
+    if record["minutes"] and run.model.optimizer is not None:  # without one there is one look
         note("Measuring the speed, to plan the epochs...", quiet)
         stopwatch = _Stopwatch(max(3.0, 2.4 * record["minutes"]), each)  # 4 % of the time
         endless = run._replace(dataset=run.dataset.endless())
@@ -278,16 +278,35 @@ def draw_sheet(run, title, path):
 
 
 def _publish(run, record, out):
-    """Exports every encoder that the method publishes, and what the report shows of the first."""
+    """Exports every encoder that the method publishes."""
     from tfssl import savedmodel
 
     card = _card(record, out)
     for name, encoder in run.model.published.items():
         savedmodel.export(encoder, out / name, card=card)
+
+
+def _show_neighbours(record, out):
+    """Keeps what the report shows of the first published encoder's features."""
     artefact = Artefact(out)
-    with contextlib.suppress(BadInput):  # fewer than two examples have no neighbours
-        ds = load(record["data"], "train", 1.0, True, keys=(artefact.key,))
+    ds = _shown(record["data"], artefact.key)
+    if ds is not None and int(ds.cardinality()) > 1:  # one example has no neighbours
         keep_neighbours(artefact, batches_of(ds.take(1000), artefact, 0))
+
+
+def _shown(data, key):
+    """The training examples, of clips for an encoder of pictures their middle frames, or None."""
+    from tfssl.pipelines import errors
+
+    for other in (key, "frames") if key == "image" else (key,):
+        try:
+            ds = load(data, "train", 1.0, True, keys=(other,))
+        except errors.BadInput:
+            continue
+        if other == key:
+            return ds
+        return ds.map(lambda e: {"image": middle(e["frames"], 1)[0]})
+    return None
 
 
 def _card(record, out):

@@ -39,6 +39,7 @@ class Enlarge(keras.layers.Layer):
         return {**super().get_config(), "factor": self.factor}
 
 
+@keras.saving.register_keras_serializable("tfssl")
 class FlowModel(keras.Model):
     """A functional model whose output is the map itself: pairs [B, 2, H, W, 3] -> [B, H, W, 2].
 
