@@ -10,6 +10,7 @@ from PIL import Image
 
 from tfssl import audit
 from tfssl.cli import laboratory
+from tfssl.errors import BadInput
 
 TINY = ("--data", "digits", "--size", "16", "--batch-size", "16", "--examples", "48")
 TINY = (*TINY, "--steps", "2", "--seeds", "1", "--quiet")
@@ -72,6 +73,24 @@ def test_a_caller_is_told_what_to_mend(tmp_path):
     (tmp_path / "file").write_text("")
     words = ("audit", "image.rotation", *TINY, "--out", tmp_path / "file")
     command_line.refused(*words, naming="--out")
+
+
+def test_a_world_that_has_the_cue_already_is_compared_with_one_that_has_it_not():
+    cues = {"aberration": 0.05, "border": 0.03, "watermark": 1.0}
+    spec = "world:n=40,aberration=0.03,watermark=on"
+    assert laboratory.clean(spec, cues, ["border"]) == ("world:n=40", {**cues, "aberration": 0.03})
+    # What --cue says goes before; what is not audited stays in the pictures.
+    assert laboratory.clean(spec, cues, ["aberration=0.05"])[1]["aberration"] == 0.05
+    assert laboratory.clean(spec, {"border": 0.03}, []) == (spec, {"border": 0.03})
+    assert laboratory.clean("world:aberration=0", cues, []) == ("world", cues)
+    assert laboratory.clean("digits", cues, []) == ("digits", cues)
+    moved = {"zoom": 0.3, "sound_offset": 0.2}  # a camera's speed is another unit than the cue's
+    assert laboratory.clean("world:zoom=1,sound_offset=-1", moved, [])[1] == {
+        "zoom": 0.3,
+        "sound_offset": -1,
+    }
+    with pytest.raises(BadInput, match="sound_offset from -5 to 5"):
+        laboratory.clean("world:sound_offset=9", moved, [])
 
 
 def test_trainings_that_two_cues_share_are_made_once():

@@ -31,6 +31,7 @@ HELD_OUT_SEED = 10_007  # of held-out views: the same in every arm
 MOST_FRAMES, MOST_SECONDS = 48, 3  # of clips of several lengths
 AT_ONCE = 100
 KINDS = ("data", "texture")
+MOVED = ("zoom", "tilt")  # `world` has them a second, the cues a clip
 
 
 class Arm(NamedTuple):
@@ -71,6 +72,35 @@ def chosen(method, room, module, words):
                 raise BadInput(f"--cue {word}: the strength of {name} is {limits} ({cue.meaning}).")
         found[name] = strength
     return found
+
+
+def clean(data, cues, words):
+    """(`data` without the knobs of `world` that are among the cues, the cues at their strengths).
+
+    `world:aberration=0.05` asks what that lens is worth; pictures that have it already would be
+    compared with pictures that have it twice. A strength that `--cue` gives goes before; where the
+    knob has another unit (a camera's speed), the cue keeps its own.
+    """
+    from tfssl.pipelines import sources
+    from tfssl.pipelines.augment.cues import CUES
+    from tfssl.pipelines.sources import world
+
+    if not data.startswith("world:"):
+        return data, cues
+    knobs, cues = sources.knobs(data), dict(cues)
+    given = {word.partition("=")[0] for word in words if "=" in word}
+    for name in [name for name in cues if name in knobs]:
+        strength, cue = float(world.knob(name, knobs.pop(name))), CUES[name]
+        if not strength or name in given or name in MOVED:
+            continue
+        if not cue.least <= strength <= cue.most:
+            raise BadInput(
+                f"--data {data}: an audit takes {name} from {cue.least:g} to {cue.most:g} "
+                f"({cue.meaning})."
+            )
+        cues[name] = strength
+    rest = ",".join(f"{name}={value}" for name, value in knobs.items())
+    return f"world:{rest}" if rest else "world", cues
 
 
 class Bench:
