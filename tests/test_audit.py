@@ -141,6 +141,20 @@ def test_arms_differ_in_the_cue_and_in_nothing_else():
     assert (texture[..., 0] == texture[..., 2]).all() and texture.std() > 20
 
 
+def test_targets_of_single_examples_are_asked_of_those_that_were_trained_on():
+    """Held-out examples have no cluster; their numbers lie outside the table or are others'."""
+    from tfssl import zoo
+    from tfssl.pipelines import fake
+
+    bench = bench_of("image.deep_cluster", count=16, encoder="conv4", batch_size=8)
+    _, asked = bench.trial(laboratory.Arm("data"), 1)(0)
+    assert max(x["index"].numpy().max() for x in asked.endless().take(4)) < bench.count
+    few = fake.examples("image")
+    for method, own in (("image.exemplar", True), ("image.rotation", False)):
+        assert laboratory._by_number(zoo.get(method).views, few) == own
+    keras.backend.clear_session()
+
+
 def test_the_same_seed_starts_every_arm_from_the_same_weights():
     bench = bench_of("image.relative_position", width=8, encoder="conv4")
     arms = (laboratory.Arm("data"), laboratory.Arm("data", "aberration", "put"))

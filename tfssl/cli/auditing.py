@@ -84,6 +84,7 @@ def audit(
         "seeds": seeds,
         "train_examples": bench.count,
         "held_out_examples": bench.held_out_count,
+        "asked": bench.asked,  # the split on which the pretext was measured
         "arguments": {key: str(value) for key, value in arguments.items()},
         **laboratory.findings(bench, cues, measured),
     }

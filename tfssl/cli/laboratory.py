@@ -31,6 +31,7 @@ HELD_OUT_SEED = 10_007  # of held-out views: the same in every arm
 MOST_FRAMES, MOST_SECONDS = 48, 3  # of clips of several lengths
 AT_ONCE = 100
 KINDS = ("data", "texture")
+ASKED = {"test": "held out", "train": "on the training examples drawn anew"}
 MOVED = ("zoom", "tilt")  # `world` has them a second, the cues a clip
 
 
@@ -110,6 +111,10 @@ class Bench:
 
     Pictures of several sizes are cropped to the recipe's `size`; clips of several lengths are cut,
     or their last frame and silence repeated, to 48 frames and 3 seconds.
+
+    Pretexts are asked about examples held out (`asked`: "test"), except those that give every
+    training example a target of its own (clusters, exemplars): to them others mean nothing, and
+    they are asked about the training examples in views drawn anew ("train").
     """
 
     def __init__(self, module, room, arguments, load, examples, cues, progress):
@@ -134,6 +139,8 @@ class Bench:
         self.parts = {}
         for (dataset, count), part in zip(wanted, ("train", "test")):
             self.parts[part] = _collected(dataset, keys, count, size, progress)
+        few = {key: self.parts["train"][key][:2] for key in (*self.keys, "index")}
+        self.asked = "train" if _by_number(views, few) else "test"
         self.count = len(self.parts["train"]["index"])
         self.held_out_count = len(self.parts["test"]["index"])
         known = inspect.signature(module.recipe).parameters
@@ -207,7 +214,7 @@ class Bench:
 
         def made(seed):
             if not held_out:
-                held_out.append(self.run(arm, "test", HELD_OUT_SEED).dataset)
+                held_out.append(self.run(arm, self.asked, HELD_OUT_SEED).dataset)
             return self.run(arm, "train", seed, steps), held_out[0]
 
         return made
@@ -429,8 +436,8 @@ def table(found):
     text = io.StringIO()
     console = Console(file=text, width=150)
     print(
-        f"{found['method']} on {found['data']}: {head} of the pretext, held out; {found['seeds']} "
-        f"seeds of {found['steps']} steps. alone: on textures without content.",
+        f"{found['method']} on {found['data']}: {head} of the pretext, {ASKED[found['asked']]}; "
+        f"{found['seeds']} seeds of {found['steps']} steps. alone: on textures without content.",
         file=text,
     )
     if found["probe"]:
@@ -438,6 +445,17 @@ def table(found):
         print(f"probe: linear, on the data as they are; untrained {share:.1f} %.", file=text)
     console.print(grid)
     return text.getvalue().rstrip()
+
+
+def _by_number(views, examples):
+    """Whether what a method is given changes with the number of an example."""
+    import numpy as np
+    import tensorflow as tf
+
+    examples = {key: tf.constant(value, _kind(value)) for key, value in examples.items()}
+    other = {**examples, "index": examples["index"] + 1}
+    given = [tf.nest.flatten(views(batch, tf.constant([0, 0]))) for batch in (examples, other)]
+    return not all(np.array_equal(a, b) for a, b in zip(*given))
 
 
 def _collected(dataset, keys, most, size, progress):
