@@ -6,6 +6,7 @@ import command_line
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tfssl import audit
@@ -109,7 +110,7 @@ def test_trainings_that_two_cues_share_are_made_once():
 
 
 def bench_of(method, count=40, **arguments):
-    """A bench over the world's pictures of 64 px, for methods of images."""
+    """A bench over the world's pictures, or clips, of 64 px."""
     from tfssl import zoo
     from tfssl.pipelines import load
 
@@ -118,7 +119,7 @@ def bench_of(method, count=40, **arguments):
     known = {"aberration": 0.05}
     return laboratory.Bench(
         module,
-        "image",
+        method.partition(".")[0],
         arguments,
         lambda part, keys: load(arguments["data"], part, keys),
         count,
@@ -153,6 +154,18 @@ def test_targets_of_single_examples_are_asked_of_those_that_were_trained_on():
     for method, own in (("image.exemplar", True), ("image.rotation", False)):
         assert laboratory._by_number(zoo.get(method).views, few) == own
     keras.backend.clear_session()
+
+
+def test_an_encoder_of_pictures_is_probed_on_the_middle_frames_of_clips():
+    bench = bench_of("audio_visual.ave_net", count=12)
+    seen = []
+
+    def encoder(x):
+        seen.append(np.asarray(x))
+        return tf.reduce_mean(x, axis=(1, 2))
+
+    assert 0 <= bench.probe()(encoder)[0] <= 1
+    np.testing.assert_array_equal(seen[0], bench.parts["train"]["frames"][:, 8] / np.float32(255))
 
 
 def test_the_same_seed_starts_every_arm_from_the_same_weights():
