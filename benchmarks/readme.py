@@ -78,6 +78,24 @@ def training():
     ]
 
 
+def shortcuts():
+    import audit
+
+    found = read("audit.json")
+    budgets = ", ".join(
+        f"`{one['method']}` {one['steps']} steps of {one['arguments']['batch_size']} with "
+        f"{one['arguments']['encoder']} and {one['seeds']} seed{'s' * (one['seeds'] > 1)}"
+        for one in found
+    )
+    return [
+        *audit.lines(found),
+        "",
+        f"Accuracy of the pretext in percent on {found[0]['held_out_examples']} examples held out: "
+        f"{budgets}. Alone: on textures without content. Probe: linear, on the pictures as they "
+        "are. `python benchmarks/audit.py`.",
+    ]
+
+
 def read(name):
     return json.loads((HERE / name).read_text())
 
@@ -86,7 +104,7 @@ def percent(share):
     return f"{100 * share:.1f}"
 
 
-PARTS = (methods, encoders, augmentation, training)
+PARTS = (methods, encoders, augmentation, training, shortcuts)
 
 
 def rewritten(page):

@@ -6,10 +6,12 @@ import command_line
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tfssl import audit
 from tfssl.cli import laboratory
+from tfssl.errors import BadInput
 
 TINY = ("--data", "digits", "--size", "16", "--batch-size", "16", "--examples", "48")
 TINY = (*TINY, "--steps", "2", "--seeds", "1", "--quiet")
@@ -74,6 +76,24 @@ def test_a_caller_is_told_what_to_mend(tmp_path):
     command_line.refused(*words, naming="--out")
 
 
+def test_a_world_that_has_the_cue_already_is_compared_with_one_that_has_it_not():
+    cues = {"aberration": 0.05, "border": 0.03, "watermark": 1.0}
+    spec = "world:n=40,aberration=0.03,watermark=on"
+    assert laboratory.clean(spec, cues, ["border"]) == ("world:n=40", {**cues, "aberration": 0.03})
+    # What --cue says goes before; what is not audited stays in the pictures.
+    assert laboratory.clean(spec, cues, ["aberration=0.05"])[1]["aberration"] == 0.05
+    assert laboratory.clean(spec, {"border": 0.03}, []) == (spec, {"border": 0.03})
+    assert laboratory.clean("world:aberration=0", cues, []) == ("world", cues)
+    assert laboratory.clean("digits", cues, []) == ("digits", cues)
+    moved = {"zoom": 0.3, "sound_offset": 0.2}  # a camera's speed is another unit than the cue's
+    assert laboratory.clean("world:zoom=1,sound_offset=-1", moved, [])[1] == {
+        "zoom": 0.3,
+        "sound_offset": -1,
+    }
+    with pytest.raises(BadInput, match="sound_offset from -5 to 5"):
+        laboratory.clean("world:sound_offset=9", moved, [])
+
+
 def test_trainings_that_two_cues_share_are_made_once():
     bench = bench_of("image.relative_position")
     arms = laboratory.arms(bench, {"aberration": 0.05, "gap": 0.0, "border": 0.03, "jpeg": 15.0})
@@ -90,7 +110,7 @@ def test_trainings_that_two_cues_share_are_made_once():
 
 
 def bench_of(method, count=40, **arguments):
-    """A bench over the world's pictures of 64 px, for methods of images."""
+    """A bench over the world's pictures, or clips, of 64 px."""
     from tfssl import zoo
     from tfssl.pipelines import load
 
@@ -99,7 +119,7 @@ def bench_of(method, count=40, **arguments):
     known = {"aberration": 0.05}
     return laboratory.Bench(
         module,
-        "image",
+        method.partition(".")[0],
         arguments,
         lambda part, keys: load(arguments["data"], part, keys),
         count,
@@ -120,6 +140,32 @@ def test_arms_differ_in_the_cue_and_in_nothing_else():
         np.testing.assert_array_equal(c["image"][..., 0], b["image"][..., 1])
     texture = next(iter(bench.dataset(laboratory.Arm("texture"), "train")))["image"].numpy()
     assert (texture[..., 0] == texture[..., 2]).all() and texture.std() > 20
+
+
+def test_targets_of_single_examples_are_asked_of_those_that_were_trained_on():
+    """Held-out examples have no cluster; their numbers lie outside the table or are others'."""
+    from tfssl import zoo
+    from tfssl.pipelines import fake
+
+    bench = bench_of("image.deep_cluster", count=16, encoder="conv4", batch_size=8)
+    _, asked = bench.trial(laboratory.Arm("data"), 1)(0)
+    assert max(x["index"].numpy().max() for x in asked.endless().take(4)) < bench.count
+    few = fake.examples("image")
+    for method, own in (("image.exemplar", True), ("image.rotation", False)):
+        assert laboratory._by_number(zoo.get(method).views, few) == own
+    keras.backend.clear_session()
+
+
+def test_an_encoder_of_pictures_is_probed_on_the_middle_frames_of_clips():
+    bench = bench_of("audio_visual.ave_net", count=12)
+    seen = []
+
+    def encoder(x):
+        seen.append(np.asarray(x))
+        return tf.reduce_mean(x, axis=(1, 2))
+
+    assert 0 <= bench.probe()(encoder)[0] <= 1
+    np.testing.assert_array_equal(seen[0], bench.parts["train"]["frames"][:, 8] / np.float32(255))
 
 
 def test_the_same_seed_starts_every_arm_from_the_same_weights():

@@ -185,6 +185,22 @@ def test_the_tables_probes_learn_and_repeat_with_their_seed():
         evaluate.layers_sgd(Tapped(), train, test, pooling="max")
 
 
+def test_a_transformers_patches_are_pooled_as_they_lie_in_the_picture():
+    from tfssl import encoders
+    from tfssl.evaluate.layers import as_map, tap_features
+
+    tokens = np.arange(2 * 25 * 3, dtype=np.float32).reshape(2, 25, 3)
+    found = as_map(tf.constant(tokens), tf.zeros([2, 16, 24, 3])).numpy()  # 4 x 6 and a class token
+    np.testing.assert_array_equal(found, tokens[:, 1:].reshape(2, 4, 6, 3))
+    for other in (tf.zeros([2, 8000]), {"frame": tf.zeros([2, 8, 8, 3])}):  # sounds, two inputs
+        np.testing.assert_array_equal(as_map(tf.constant(tokens), other), tokens)
+    encoder = encoders.get("vit_mini", size=32)
+    images = np.random.default_rng(0).random((3, 32, 32, 3)).astype(np.float32)
+    for dimensions, grid in ((9600, 8), (1024, 2)):
+        taps, _ = tap_features(encoder, images, dimensions)
+        assert {part.shape[1] for part in taps.values()} == {grid * grid * 128}
+
+
 def test_adaptive_average_equals_a_slow_loop():
     x = np.random.default_rng(0).normal(size=(2, 13, 7, 3)).astype(np.float32)
     slow = np.zeros((2, 5, 5, 3))

@@ -50,12 +50,15 @@ def audit(
     module = zoo.get(method)
     room = zoo.card(method)["modality"]
     cues = laboratory.chosen(method, room, module, cue or [])
-    given = {"encoder": encoder, "data": data, "size": size, "seed": seed}
-    arguments = arguments_of(module, method, True, {**given, "batch_size": batch_size}, set_ or [])
     if sources.parse(data)[0] != data:
         raise BadInput(
             f"--data {data}: give it without @split; an audit trains on one and asks another."
         )
+    asked, (data, cues) = data, laboratory.clean(data, cues, cue or [])
+    if asked != data:
+        note(f"{asked} is taken as {data}: the audit puts its cues in by itself.", quiet)
+    given = {"encoder": encoder, "data": data, "size": size, "seed": seed}
+    arguments = arguments_of(module, method, True, {**given, "batch_size": batch_size}, set_ or [])
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: this is a file; give a folder's name.")
     for path in filter(None, (out, json_ and json_.parent)):
@@ -76,11 +79,12 @@ def audit(
         measured = laboratory.measured(bench, arms, steps, range(seed, seed + seeds), step)
     found = {
         "method": method,
-        "data": data,
+        "data": asked,
         "steps": steps,
         "seeds": seeds,
         "train_examples": bench.count,
         "held_out_examples": bench.held_out_count,
+        "asked": bench.asked,  # the split on which the pretext was measured
         "arguments": {key: str(value) for key, value in arguments.items()},
         **laboratory.findings(bench, cues, measured),
     }

@@ -31,6 +31,8 @@ HELD_OUT_SEED = 10_007  # of held-out views: the same in every arm
 MOST_FRAMES, MOST_SECONDS = 48, 3  # of clips of several lengths
 AT_ONCE = 100
 KINDS = ("data", "texture")
+ASKED = {"test": "held out", "train": "on the training examples drawn anew"}
+MOVED = ("zoom", "tilt")  # `world` has them a second, the cues a clip
 
 
 class Arm(NamedTuple):
@@ -73,6 +75,35 @@ def chosen(method, room, module, words):
     return found
 
 
+def clean(data, cues, words):
+    """(`data` without the knobs of `world` that are among the cues, the cues at their strengths).
+
+    `world:aberration=0.05` asks what that lens is worth; pictures that have it already would be
+    compared with pictures that have it twice. A strength that `--cue` gives goes before; where the
+    knob has another unit (a camera's speed), the cue keeps its own.
+    """
+    from tfssl.pipelines import sources
+    from tfssl.pipelines.augment.cues import CUES
+    from tfssl.pipelines.sources import world
+
+    if not data.startswith("world:"):
+        return data, cues
+    knobs, cues = sources.knobs(data), dict(cues)
+    given = {word.partition("=")[0] for word in words if "=" in word}
+    for name in [name for name in cues if name in knobs]:
+        strength, cue = float(world.knob(name, knobs.pop(name))), CUES[name]
+        if not strength or name in given or name in MOVED:
+            continue
+        if not cue.least <= strength <= cue.most:
+            raise BadInput(
+                f"--data {data}: an audit takes {name} from {cue.least:g} to {cue.most:g} "
+                f"({cue.meaning})."
+            )
+        cues[name] = strength
+    rest = ",".join(f"{name}={value}" for name, value in knobs.items())
+    return f"world:{rest}" if rest else "world", cues
+
+
 class Bench:
     """The data, held in memory in one shape, and the method's recipe over any form of it.
 
@@ -80,6 +111,10 @@ class Bench:
 
     Pictures of several sizes are cropped to the recipe's `size`; clips of several lengths are cut,
     or their last frame and silence repeated, to 48 frames and 3 seconds.
+
+    Pretexts are asked about examples held out (`asked`: "test"), except those that give every
+    training example a target of its own (clusters, exemplars): to them others mean nothing, and
+    they are asked about the training examples in views drawn anew ("train").
     """
 
     def __init__(self, module, room, arguments, load, examples, cues, progress):
@@ -104,6 +139,8 @@ class Bench:
         self.parts = {}
         for (dataset, count), part in zip(wanted, ("train", "test")):
             self.parts[part] = _collected(dataset, keys, count, size, progress)
+        few = {key: self.parts["train"][key][:2] for key in (*self.keys, "index")}
+        self.asked = "train" if _by_number(views, few) else "test"
         self.count = len(self.parts["train"]["index"])
         self.held_out_count = len(self.parts["test"]["index"])
         known = inspect.signature(module.recipe).parameters
@@ -177,7 +214,7 @@ class Bench:
 
         def made(seed):
             if not held_out:
-                held_out.append(self.run(arm, "test", HELD_OUT_SEED).dataset)
+                held_out.append(self.run(arm, self.asked, HELD_OUT_SEED).dataset)
             return self.run(arm, "train", seed, steps), held_out[0]
 
         return made
@@ -212,6 +249,8 @@ class Bench:
 
         def batches(part):
             held = {key: self.parts[part][key][:PROBED] for key in seen}
+            if "frames" in held and "image" not in held:  # an encoder of pictures sees the middle
+                held["image"] = held["frames"][:, held["frames"].shape[1] // 2]
             return batching.evaluation(tf.data.Dataset.from_tensor_slices(held), 100)
 
         train, test = batches("train"), batches("test")
@@ -399,8 +438,8 @@ def table(found):
     text = io.StringIO()
     console = Console(file=text, width=150)
     print(
-        f"{found['method']} on {found['data']}: {head} of the pretext, held out; {found['seeds']} "
-        f"seeds of {found['steps']} steps. alone: on textures without content.",
+        f"{found['method']} on {found['data']}: {head} of the pretext, {ASKED[found['asked']]}; "
+        f"{found['seeds']} seeds of {found['steps']} steps. alone: on textures without content.",
         file=text,
     )
     if found["probe"]:
@@ -408,6 +447,17 @@ def table(found):
         print(f"probe: linear, on the data as they are; untrained {share:.1f} %.", file=text)
     console.print(grid)
     return text.getvalue().rstrip()
+
+
+def _by_number(views, examples):
+    """Whether what a method is given changes with the number of an example."""
+    import numpy as np
+    import tensorflow as tf
+
+    examples = {key: tf.constant(value, _kind(value)) for key, value in examples.items()}
+    other = {**examples, "index": examples["index"] + 1}
+    given = [tf.nest.flatten(views(batch, tf.constant([0, 0]))) for batch in (examples, other)]
+    return not all(np.array_equal(a, b) for a, b in zip(*given))
 
 
 def _collected(dataset, keys, most, size, progress):

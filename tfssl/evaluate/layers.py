@@ -51,9 +51,10 @@ def layers(
     """One linear probe per tap, each as `linear` (Zhang et al., ECCV 2016, section 3.2).
 
     A map [H, W, C] is averaged over the finest square grid with at most `dimensions` values
-    (`adaptive_average`); tokens [N, C] are averaged over N. 9,600 dimensions give the grids of
-    the AlexNet tables: 10x10x96, 6x6x256, 5x5x384, 5x5x384, 6x6x256. The default is smaller so
-    that L-BFGS stays quick; the number is in the result. More channels than that are all kept.
+    (`adaptive_average`); so are a vision transformer's patches [N, C], laid out as they lie in the
+    picture, without the class token. Other tokens are averaged over N. 9,600 dimensions give the
+    grids of the AlexNet tables: 10x10x96, 6x6x256, 5x5x384, 5x5x384, 6x6x256. The default is
+    smaller so that L-BFGS stays quick; the number is in the result. More channels are all kept.
     `layers_sgd` trains the tables' own probes.
 
     Args:
@@ -118,8 +119,8 @@ def pooled_taps(encoder, dimensions, pooling):
     taps, order = representation(encoder)
 
     def run(x):
-        outputs = taps(x)
-        return {tap: pooled(outputs[tap], dimensions, pooling) for tap in order(outputs)}
+        found = {tap: as_map(value, x) for tap, value in taps(x).items()}
+        return {tap: pooled(found[tap], dimensions, pooling) for tap in order(found)}
 
     return features.traced(run), order
 
@@ -140,6 +141,20 @@ def pooled(x, dimensions=9600, pooling="adaptive"):
     around = [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
     x = tf.nn.avg_pool2d(tf.pad(x, around), kernel, stride, "VALID")
     return tf.reshape(x, [-1, x.shape[1] * x.shape[2] * channels])
+
+
+def as_map(x, images):
+    """Tokens [B, N, C] of images' patches (and a class token) as a map; others as they are."""
+    size = () if isinstance(images, dict) or images.shape.rank != 4 else images.shape[1:3]
+    if x.shape.rank != 3 or None in (x.shape[1], *size) or not size:
+        return x
+    height, width = size
+    for extra in (0, 1):  # the class token stands first
+        count = x.shape[1] - extra
+        rows = round((count * height / width) ** 0.5)
+        if rows and count % rows == 0 and rows * width == height * (count // rows):
+            return tf.reshape(x[:, extra:], [-1, rows, count // rows, x.shape[-1]])
+    return x
 
 
 def representation(encoder):

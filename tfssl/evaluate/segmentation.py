@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfssl.errors import BadInput
 from tfssl.evaluate import features
 from tfssl.evaluate.finetune import reproducible, trainable_copy
-from tfssl.evaluate.layers import representation
+from tfssl.evaluate.layers import as_map, representation
 
 # What data sets call their map of classes; `segmentation` is ours.
 KEYS = ("segmentation", "segmentation_mask", "segmentation_label", "annotation", "label_map")
@@ -174,9 +174,11 @@ class FCN(keras.Model):
         """{tap: [B, h, w, C] float32}, of those that are maps or a square of tokens."""
         outputs = self.tapped[0](images, **({} if self.frozen else {"training": training}))
         names = order(outputs) if order else self.taps
-        found = {name: _as_map(outputs[name], images) for name in names}
+        found = {name: as_map(outputs[name], images) for name in names}
         return {
-            name: tf.cast(value, tf.float32) for name, value in found.items() if value is not None
+            name: tf.cast(value, tf.float32)
+            for name, value in found.items()
+            if value.shape.rank == 4
         }
 
     def call(self, images, training=False):
@@ -191,24 +193,6 @@ class FCN(keras.Model):
 
 def _enlarged(x, size):
     return tf.image.resize(x, size)
-
-
-def _as_map(x, images):
-    """A map as it is; tokens [B, N, C] of a square of patches (and a class token) as a map."""
-    if x.shape.rank == 4:
-        return x
-    if x.shape.rank != 3 or x.shape[1] is None:
-        return None
-    height, width = images.shape[1:3]
-    for extra in (0, 1):  # the class token stands first
-        rows = round(((x.shape[1] - extra) * height / width) ** 0.5)
-        if (
-            rows
-            and (x.shape[1] - extra) % rows == 0
-            and rows * width == height * ((x.shape[1] - extra) // rows)
-        ):
-            return tf.reshape(x[:, extra:], [-1, rows, (x.shape[1] - extra) // rows, x.shape[-1]])
-    return None
 
 
 def _last_of_each_size(shapes):

@@ -73,6 +73,7 @@ def voc07(
     def machine(penalty):
         return LinearSVC(
             C=penalty,
+            dual=True,  # left to itself scikit-learn takes the primal, with another stopping rule
             class_weight={1: positive_weight, 0: 1.0},
             tol=1e-4,
             max_iter=2000,

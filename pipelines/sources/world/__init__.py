@@ -75,6 +75,7 @@ __all__ = [
     "MATERIALS",
     "OBJECTS",
     "SPLITS",
+    "knob",
     "load",
     "render",
 ]
@@ -166,7 +167,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 def _convert(name, value):
-    """A knob's value from Python or from the text of a spec; ValueError and kin when it is not."""
+    """As `knob`, within no limits; ValueError and kin when it is no such value."""
     default = KNOBS[name][0]
     if isinstance(value, str):
         value = _WORDS.get(value.strip().lower(), value)
@@ -182,7 +183,8 @@ def _convert(name, value):
     return float(value)
 
 
-def _number(name, value):
+def knob(name, value):
+    """A knob's value from Python or from the text of a spec; BadInput where it cannot be that."""
     default, low, high, meaning = KNOBS[name]
     if isinstance(default, str):
         if value not in ("", *ACTIONS):
@@ -207,7 +209,7 @@ def _settings(knobs):
     settings = {name: knob[0] for name, knob in KNOBS.items()}
     # n = 0 stands for the split's own number; a caller gives 1 or more
     given = {name: value for name, value in knobs.items() if value is not None}
-    settings.update({name: _number(name, value) for name, value in given.items()})
+    settings.update({name: knob(name, value) for name, value in given.items()})
     return settings
 
 
