@@ -30,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = pathlib.Path(__file__).resolve().parent
 NETWORK = "conv4"
 OWN = ("mlp", "vit_mini")  # SMALL's encoders of methods that need one of a kind
+CHAIN = "image.data_dependent_init"  # it sets plain chains, without batch norm
 # What a deeper trunk is worth.
 ALSO = (("image.simclr", "resnet9"), ("image.rotation", "resnet9"))
 BASELINES = ("random", "supervised")
@@ -95,11 +96,14 @@ def trained(name, encoder, data, minutes):
     keras.config.set_dtype_policy(policy("auto"))
     module = zoo.get(name)
     arguments = {**module.SMALL, "data": f"{data}@train"}
-    if arguments.get("encoder") not in OWN:
+    if arguments.get("encoder") not in OWN and name != CHAIN:
         arguments["encoder"] = encoder or NETWORK
     if "teacher" in arguments:  # what is solved first is read on the same network
         arguments["teacher"] = arguments["encoder"]
     run, callbacks, epochs, steps = budgeted(module, arguments, 60 * minutes)
+    published = next(iter(run.model.published.values()))
+    # A network without a name has no row of its own untrained.
+    untrained = {} if arguments.get("encoder") else {"untrained": measured(published, data)}
     processor, clock = spent(), time.perf_counter()
     if steps is None:
         history, count = run.fit(verbose=0).history, run.dataset.steps
@@ -116,7 +120,8 @@ def trained(name, encoder, data, minutes):
     images = count * arguments["batch_size"]
     row = {
         "method": name,
-        "encoder": arguments["encoder"],
+        "encoder": arguments.get("encoder", "its own"),
+        **untrained,
         "processor_seconds": processor,
         "seconds": clock,
         "steps": count,
@@ -126,7 +131,6 @@ def trained(name, encoder, data, minutes):
         "last_loss": history["loss"][-1] if "loss" in history else None,
         "precision": keras.config.dtype_policy().name,
     }
-    published = next(iter(run.model.published.values()))
     return {**row, "parameters": published.count_params(), "results": measured(published, data)}
 
 
@@ -247,7 +251,8 @@ def measure(wanted, found, options):
     lock = threading.Lock()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(keep, wanted))
-        networks = {row["encoder"] for row in rows.values() if "failure" not in row}
+        good = (row for row in rows.values() if "failure" not in row and "untrained" not in row)
+        networks = {row["encoder"] for row in good}
         baselines = [
             *(("random", network) for network in sorted(networks)),
             ("supervised", NETWORK),

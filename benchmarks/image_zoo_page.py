@@ -31,6 +31,8 @@ class Results:
         self.others = [row for row in methods if row["asked"]]
 
     def untrained(self, row):
+        if "untrained" in row:
+            return {"results": row["untrained"]}
         return self.random.get(row["encoder"])
 
     def gain(self, row):
