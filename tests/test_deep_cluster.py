@@ -55,6 +55,12 @@ def test_the_encoder_behind_sobel_keeps_its_weights_and_taps_and_sees_no_colour(
     np.testing.assert_allclose(edges(images[..., ::-1]), edges(images), atol=1e-5)
 
 
+def test_features_that_are_all_the_same_can_be_clustered_still():
+    white = whiten(np.full((6, 4), 100.3, np.float32), 3)
+    assert white.tolist() == [[0.0]] * 6
+    assert sorted(set(kmeans(unit_rows(white), 3)[1])) == [0, 1, 2]
+
+
 def test_whitened_features_have_unit_covariance_and_then_unit_rows():
     features = RANDOM.normal(size=[500, 12]) @ RANDOM.normal(size=[12, 20])
     white = whiten(features, 10)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import layers
+from tfssl.layers.cosines import Cosines
 
 
 def network(name="network"):
@@ -99,6 +100,17 @@ def test_prototypes_give_cosines_and_stay_on_the_sphere():
     z = np.random.default_rng(0).normal(size=[2, 4, 3])
     expected = z @ rows.T / np.linalg.norm(z, axis=-1, keepdims=True)
     np.testing.assert_allclose(prototypes(tf.constant(z)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1e-9, 1e25])
+def test_the_length_of_embeddings_does_not_matter(length):
+    z = np.random.default_rng(0).normal(size=[4, 3])
+    cosines, prototypes, queue = Cosines(5), layers.Prototypes(5, 3), layers.Queue(4, 3)
+    for layer in (cosines, prototypes):
+        usual = layer(tf.constant(z, tf.float32))
+        np.testing.assert_allclose(layer(tf.constant(length * z, tf.float32)), usual, atol=1e-5)
+    queue.enqueue(tf.constant(length * z, tf.float32))
+    np.testing.assert_allclose(np.linalg.norm(queue(), axis=1), 1, rtol=1e-5)
 
 
 def test_frozen_prototypes_get_a_gradient_of_zero_and_embeddings_keep_theirs():

@@ -49,6 +49,12 @@ def test_knn_takes_tensors_and_refuses_features_that_are_not_numbers():
         metrics.weighted_knn(train, [5, 6], train, k=0)
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e25])
+def test_the_length_of_features_does_not_matter(length):
+    train = np.array([[length, 0], [0, length]], np.float32)
+    assert metrics.weighted_knn(train, [1, 2], train[1:], k=1).tolist() == [2]
+
+
 def test_ties_make_k_neighbours_and_not_more():
     train = np.ones((6, 2))
     assert metrics.weighted_knn(train, [1, 2, 2, 0, 0, 0], [[1, 1]], k=3).tolist() == [2]

@@ -1,10 +1,54 @@
-"""Optimisers against their papers' loops, in NumPy."""
+"""Optimisers and schedules against NumPy loops over steps, and all of it through a config."""
+
+import math
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfssl.optimizers import SGD
+from tfssl.optimizers import LARS, SGD, AdamW, WarmupCosine, warmup_cosine
+
+
+def schedule(step, peak, steps, warmup, end):
+    if step < warmup:
+        return peak * step / warmup
+    share = min(1, (step - warmup) / (steps - warmup))
+    return end + (peak - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_lars_is_its_equations_over_steps(nesterov):
+    random = np.random.default_rng(0)
+    # the last matrix is of norm 0, which no ratio can move
+    weights = [random.normal(size=(3, 2)), random.normal(size=2), np.zeros((2, 2))]
+    variables = [keras.Variable(w.astype("float32")) for w in weights]
+    optimizer = LARS(
+        WarmupCosine(0.5, 6, 2, 0.01),
+        momentum=0.8,
+        weight_decay=0.1,
+        eta=0.02,
+        nesterov=nesterov,
+        bias_rate=0.5,
+    )
+    velocities = [np.zeros_like(w) for w in weights]
+    for step in range(8):
+        gradients = [random.normal(size=w.shape) for w in weights]
+        optimizer.apply([tf.constant(g, tf.float32) for g in gradients], variables)
+        rate = schedule(step, 0.5, 6, 2, 0.01)
+        for i, gradient in enumerate(gradients):
+            if weights[i].ndim > 1:
+                gradient = gradient + 0.1 * weights[i]
+                norm = np.linalg.norm(weights[i])
+                if norm > 0:
+                    gradient = gradient * 0.02 * norm / np.linalg.norm(gradient)
+            else:
+                gradient = 0.5 * gradient
+            velocities[i] = 0.8 * velocities[i] + rate * gradient
+            ahead = 0.8 * velocities[i] + rate * gradient
+            weights[i] = weights[i] - (ahead if nesterov else velocities[i])
+        for found, expected in zip(variables, weights):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -20,10 +64,28 @@ def test_decay_passes_through_the_momentum(nesterov):
     np.testing.assert_allclose(variable.numpy(), w, rtol=1e-5)
 
 
-def test_it_comes_back_from_its_configuration():
-    again = SGD.from_config(SGD(0.3, momentum=0.8, weight_decay=1e-3).get_config())
-    assert (float(again.learning_rate), again.momentum, again.decay) == (
-        pytest.approx(0.3),
-        0.8,
-        1e-3,
-    )
+def test_the_schedule_rises_in_a_line_and_falls_by_half_a_cosine():
+    found = WarmupCosine(2.0, 20, 5, 0.5)
+    for step in (0, 1, 4, 5, 6, 12, 19, 20, 100):
+        assert float(found(step)) == pytest.approx(schedule(step, 2.0, 20, 5, 0.5), abs=1e-6)
+    whole, short = warmup_cosine(1.0, 7, 100, 10), warmup_cosine(1.0, 7, 10, 10)
+    assert (whole.steps, whole.warmup) == (700, 70)
+    assert (short.steps, short.warmup) == (70, 7)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        LARS(WarmupCosine(0.5, 6, 2), eta=0.02),
+        AdamW(0.1, WarmupCosine(0.04, 6, end=0.4), clip=3.0),
+        SGD(0.3, momentum=0.8, weight_decay=0.1),
+    ],
+)
+def test_an_optimiser_survives_its_config(optimizer):
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    found, expected = [keras.Variable(np.ones([2, 2], "float32")) for _ in range(2)]
+    for _ in range(3):
+        again.apply([tf.constant([[1.0, 2], [3, 4]])], [found])
+        optimizer.apply([tf.constant([[1.0, 2], [3, 4]])], [expected])
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(np.array(found) - 1).max() > 1e-3

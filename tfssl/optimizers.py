@@ -124,7 +124,17 @@ class AdamW(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self):
-        return super().get_config() | {"decay": self.decay, "clip": self.clip}
+        decay = self.decay
+        decay = keras.saving.serialize_keras_object(decay) if callable(decay) else decay
+        return super().get_config() | {"decay": decay, "clip": self.clip}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        # Keras brings back a schedule of the learning rate, and knows of no other.
+        if isinstance(config.get("decay"), dict):
+            decay = keras.saving.deserialize_keras_object(config["decay"], custom_objects)
+            config = config | {"decay": decay}
+        return super().from_config(config, custom_objects=custom_objects)
 
 
 @keras.saving.register_keras_serializable("tfssl")

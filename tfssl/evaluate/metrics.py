@@ -383,6 +383,9 @@ def _unit(x):
     """Rows of unit length in at least float32; a zero row stays zero."""
     x = np.asarray(x)
     x = x.astype(np.result_type(x.dtype, np.float32), copy=False)
+    # Brought near 1 first: squares of very long features overflow.
+    largest = np.max(np.abs(x), axis=-1, keepdims=True, initial=0)
+    x = x / np.where(largest > 0, largest, 1)
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return x / np.where(length > 0, length, 1)
 

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfssl.objectives.numerics import normalise
+
 
 @keras.saving.register_keras_serializable("tfssl")
 class Cosines(keras.layers.Layer):
@@ -27,7 +29,7 @@ class Cosines(keras.layers.Layer):
 
     def call(self, z, frozen=False):
         """While `frozen` (bool, may be a tensor) the rows get a gradient of zero."""
-        z = tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1)
+        z = normalise(z)
         rows = tf.math.l2_normalize(tf.convert_to_tensor(self.rows), axis=1)
         rows = tf.where(frozen, tf.stop_gradient(rows), rows)
         return tf.einsum("...d,kd->...k", z, rows)

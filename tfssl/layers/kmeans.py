@@ -6,11 +6,14 @@ import numpy as np
 def whiten(features, dimensions):
     """Features [N, D] in their first principal directions, each of variance 1: float32 [N, d].
 
-    d is the smallest of `dimensions`, D, N - 1 and the features' rank.
+    d is the smallest of `dimensions`, D, N - 1 and the features' rank; features that are all the
+    same give a single 0 each.
     """
     from sklearn.decomposition import PCA
 
     features = np.asarray(features, np.float64)
+    if (features == features[0]).all():
+        return np.zeros((len(features), 1), np.float32)
     most = max(1, min(dimensions, features.shape[1], len(features) - 1))
     pca = PCA(most, svd_solver="full").fit(features)
     variance = pca.explained_variance_

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfssl.objectives.numerics import normalise
+
 
 class Prototypes(keras.layers.Layer):
     """Scores of unit embeddings against unit prototypes: z C^T, without a bias.
@@ -29,7 +31,7 @@ class Prototypes(keras.layers.Layer):
 
         While `frozen` (bool, may be a tensor) the prototypes get a gradient of zero.
         """
-        z = tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1)
+        z = normalise(z)
         prototypes = tf.convert_to_tensor(self.prototypes)
         prototypes = tf.where(frozen, tf.stop_gradient(prototypes), prototypes)
         return tf.einsum("...d,kd->...k", z, prototypes)

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfssl.objectives.numerics import normalise
 from tfssl.objectives.replicas import gather
 
 
@@ -39,7 +40,7 @@ class Queue(keras.layers.Layer):
 
     def enqueue(self, keys):
         """Overwrites the oldest rows with `keys` [B, D] of all replicas, scaled to unit length."""
-        keys = gather(tf.math.l2_normalize(tf.cast(keys, tf.float32), axis=1))
+        keys = gather(normalise(keys))
         keys = keys[-self.size :]
         count = tf.shape(keys)[0]
         pointer = tf.convert_to_tensor(self.pointer)
