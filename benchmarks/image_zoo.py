@@ -29,8 +29,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HERE = pathlib.Path(__file__).resolve().parent
 NETWORK = "conv4"
-OWN = ("mlp", "vit_mini")  # SMALL's encoders of methods that need one of a kind
-CHAIN = "image.data_dependent_init"  # it sets plain chains, without batch norm
+# They need a network of a kind, a transformer and a chain without batch norm, and have SMALL's.
+OWN = ("image.mae", "image.data_dependent_init")
 # What a deeper trunk is worth.
 ALSO = (("image.simclr", "resnet9"), ("image.rotation", "resnet9"))
 BASELINES = ("random", "supervised")
@@ -96,7 +96,7 @@ def trained(name, encoder, data, minutes):
     keras.config.set_dtype_policy(policy("auto"))
     module = zoo.get(name)
     arguments = {**module.SMALL, "data": f"{data}@train"}
-    if arguments.get("encoder") not in OWN and name != CHAIN:
+    if name not in OWN:
         arguments["encoder"] = encoder or NETWORK
     if "teacher" in arguments:  # what is solved first is read on the same network
         arguments["teacher"] = arguments["encoder"]
