@@ -137,6 +137,14 @@ def test_of_the_imagenet_network_only_batch_norm_trains():
     assert all("bn" in v.path for v in network.trainable_variables) and network.trainable_variables
 
 
+def test_the_small_run_is_given_videos_of_one_action():
+    """Frames of different actions have no match: the class is all the supervision there is."""
+    from tfssl import pipelines
+
+    data = pipelines.load(f"{tcc.SMALL['data']},length=2", "test", keys=("action",))
+    assert len({int(example["action"]) for example in data.take(12)}) == 1
+
+
 def test_one_video_alone_is_refused():
     with pytest.raises(BadInput, match="batch_size"):
         tcc.recipe(**{**tcc.SMALL, "batch_size": 1})
