@@ -102,8 +102,9 @@ def trained(name, encoder, data, minutes):
         arguments["teacher"] = arguments["encoder"]
     run, callbacks, epochs, steps = budgeted(module, arguments, 60 * minutes)
     published = next(iter(run.model.published.values()))
-    # A network without a name has no row of its own untrained.
-    untrained = {} if arguments.get("encoder") else {"untrained": measured(published, data)}
+    # What is another network than the one named, as behind a Sobel layer, has no row untrained.
+    named = published.name == arguments.get("encoder")
+    untrained = {} if named else {"untrained": measured(published, data)}
     processor, clock = spent(), time.perf_counter()
     if steps is None:
         history, count = run.fit(verbose=0).history, run.dataset.steps

@@ -203,6 +203,8 @@ def _views(data, encoder, most):
         if rank:
             fitting = [n for n in fitting if ranks[n] in (rank, rank + 1)]
             fitting = [n for n in fitting if text[n] == (dtype == tf.string)]
+            # Pictures in parts, as lightness and colour, are no inputs of an encoder of pictures.
+            fitting = [n for n in fitting if rank < 3 or np.shape(data[n])[-1] in (shape[-1], None)]
         preferred = [name for name in features.RANKS if name in fitting] or fitting
         if not preferred and preview:
             # The views are no inputs of the encoder, as with words that are numbers already.

@@ -56,9 +56,8 @@ def view(task, examples, seed, size, least=0.1):
         return rotation.views({"image": grey}, seed, size, area=(0.5, 1.0))
     if task == "exemplar":
         return exemplar_triplet.views({"image": grey}, seed, size, crops=2, area=(0.2, 1.0))
-    # Patches as large as 96 px are cut of images of 548 px, as the task by itself has it.
-    side = size if size <= 96 else round(size * 548 / 224)
-    return relative_position.neighbours(grey, seed, side)
+    # Patches are cut of images as much larger than those of the other tasks as the paper's are.
+    return relative_position.neighbours(grey, seed, round(size * 548 / 224))
 
 
 def harmonise(images):

@@ -180,9 +180,10 @@ def recipe(
     ours: the paper trains for four weeks. Our AlexNet ends in a mean over its last map, and all its
     batch norms have scale and shift, which the paper's have not.
     """
+    patch = _cell(size, guard)["patch"]
     view = functools.partial(views, size=size, area=area, shrink=shrink, guard=guard)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
-    model = RelativePosition(encoders.get(encoder, size=_cell(size, guard)["patch"]), width)
+    model = RelativePosition(encoders.get(encoder, size=patch), width)
     model.compile(keras.optimizers.SGD(learning_rate, momentum=momentum))
     return Run(model, dataset, epochs)
 
