@@ -114,9 +114,8 @@ def _resamplings(side, least):
     """Shrinking to least, ..., side and enlarging again as matrices [sizes, side, side]."""
     with tf.init_scope():
         columns = tf.eye(side)[:, :, None]
-        small = [
-            tf.image.resize(columns, [s, side], antialias=True) for s in range(least, side + 1)
-        ]
+        sizes = range(least, side + 1)
+        small = [tf.image.resize(columns, [s, side], antialias=True) for s in sizes]
         return np.stack([tf.image.resize(x, [side, side])[..., 0] for x in small])
 
 
@@ -180,11 +179,11 @@ def recipe(
     ours: the paper trains for four weeks. Our AlexNet ends in a mean over its last map, and all its
     batch norms have scale and shift, which the paper's have not.
     """
-    patch = _cell(size, guard)["patch"]
+    encoder = encoders.get(encoder, size=_cell(size, guard)["patch"])
     view = functools.partial(views, size=size, area=area, shrink=shrink, guard=guard)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
-    model = RelativePosition(encoders.get(encoder, size=patch), width)
-    model.compile(keras.optimizers.SGD(learning_rate, momentum=momentum))
+    model = RelativePosition(encoder, width)
+    model.compile(keras.optimizers.SGD(learning_rate, momentum))
     return Run(model, dataset, epochs)
 
 
