@@ -50,8 +50,14 @@ def train(ds, views, batch_size, seed=0, start_step=0):
     Raises:
         BadInput: if the data holds no full batch.
     """
-    stream = functools.partial(_stream, ds, views, batch_size, seed)
     steps = _steps(ds, batch_size)
+    seen = _unlabelled(ds, views)
+
+    @tf.function  # traced once for all the streams below, not once for each
+    def viewed(number, batch):
+        return views(batch, _fold_in(seed, number))
+
+    stream = functools.partial(_stream, seen, viewed, batch_size, seed)
     done = tf.Variable(start_step, dtype=tf.int64, trainable=False, name="step")
 
     def this_pass(_):
@@ -167,9 +173,8 @@ def _padded(values):
     )
 
 
-def _stream(ds, views, batch_size, seed, passes, steps):
+def _stream(ds, viewed, batch_size, seed, passes, steps):
     """Views for every batch of every pass; `passes` are the steps at which the passes begin."""
-    ds = _unlabelled(ds, views)
     one_by_one = not _is_uniform(ds)
     size = 1 if one_by_one else batch_size
     each = batch_size // size
@@ -183,9 +188,6 @@ def _stream(ds, views, batch_size, seed, passes, steps):
         return tf.data.Dataset.zip(number, batches)
 
     numbered = passes.flat_map(one_pass)
-
-    def viewed(number, batch):
-        return views(batch, _fold_in(seed, number))
 
     options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     if hasattr(ds, "gather"):
