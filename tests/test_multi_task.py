@@ -17,7 +17,7 @@ SEED = tf.constant([3, 4])
 
 
 def run(batch=None, **options):
-    return zoo_runs.tiny_run("image.multi_task", batch, **{"epochs": 1, "videos": "", **options})
+    return zoo_runs.tiny_run("image.multi_task", batch, **{"epochs": 1, **options})
 
 
 def gradients(model, x, y, names):
@@ -121,7 +121,7 @@ def test_motion_needs_clips_and_says_where_to_name_them():
         key: v for key, v in zoo_runs.examples("image.multi_task").items() if key == "image"
     }
     with pytest.raises(BadInput, match="videos"):
-        run(batch=pictures, tasks="motion_segmentation", videos="")
+        run(batch=pictures, tasks="motion_segmentation")
 
 
 def small_trunk(rows=4, width=8):

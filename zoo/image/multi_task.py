@@ -179,8 +179,8 @@ def _method(name, encoder, examples, size, width, grid, sigma):
 
 SMALL = dict(
     encoder="resnet9",
-    data="world:n=4000",
-    videos="world:n=1000,length=4",
+    data="world:n=4000,length=4",
+    videos="",
     size=32,
     batch_size=64,
     epochs=2,
