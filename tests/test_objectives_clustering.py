@@ -169,6 +169,12 @@ def test_the_assignment_survives_ties_and_what_is_not_a_number():
     assert clustering.assign(similarity).numpy().tolist() == [1, 0]
 
 
+def test_the_assignment_is_compiled_for_a_shape_and_not_for_each_similarity():
+    similarity = tf.constant(draw(4, 4, seed=0), tf.float32)
+    program = clustering.assign.experimental_get_compiler_ir(similarity)("hlo").splitlines()[0]
+    assert "(f32[4,4]" in program, "the similarity was compiled in as a constant"
+
+
 def test_the_assignment_works_inside_compiled_and_plain_steps_of_unknown_batch():
     similarity = draw(6, 6)
     expected = linear_sum_assignment(similarity, maximize=True)[1]

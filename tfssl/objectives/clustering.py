@@ -83,27 +83,31 @@ def assign(similarity):
     size = tf.shape(cost)[0]
     start = size  # an extra column, from which every path begins
     infinite = tf.constant(float("inf"))
+    at = tf.gather  # XLA takes the bounds of a slice for constants: it would compile at each call
 
     def add_row(row, row_price, column_price, owner):
         owner = tf.tensor_scatter_nd_update(owner, [[start]], [row])
 
         def visit(column, row_price, column_price, shortest, previous, visited, visited_row):
             visited |= tf.range(size + 1) == column
-            reduced = cost[visited_row] - row_price[visited_row] - column_price[:-1]
+            reduced = at(cost, visited_row) - at(row_price, visited_row) - column_price[:-1]
             reduced = tf.concat([reduced, [infinite]], axis=0)
             closer = ~visited & (reduced < shortest)
             shortest = tf.where(closer, reduced, shortest)
             previous = tf.where(closer, column, previous)
             reachable = tf.where(visited, infinite, shortest)
             nearest = tf.argmin(reachable, output_type=tf.int32)
-            step = reachable[nearest]
+            step = at(reachable, nearest)
             # The prices move so that edges of the path stay tight.
             paid = step * float32(visited)
             owners = tf.where(visited, owner, size)
             row_price += tf.math.unsorted_segment_sum(paid, owners, size + 1)
             column_price -= paid
             shortest = tf.where(visited, shortest, shortest - step)
-            return nearest, row_price, column_price, shortest, previous, visited, owner[nearest]
+            return (
+                *(nearest, row_price, column_price, shortest, previous, visited),
+                at(owner, nearest),
+            )
 
         nothing = tf.zeros([size + 1], tf.bool), row
         shortest, previous = tf.fill([size + 1], infinite), tf.fill([size + 1], start)
@@ -114,8 +118,8 @@ def assign(similarity):
         )
 
         def shift(column, owner):
-            before = previous[column]
-            return before, tf.tensor_scatter_nd_update(owner, [[column]], [owner[before]])
+            before = at(previous, column)
+            return before, tf.tensor_scatter_nd_update(owner, [[column]], [at(owner, before)])
 
         _, owner = tf.while_loop(lambda column, _: column != start, shift, (column, owner))
         return row + 1, row_price, column_price, owner
