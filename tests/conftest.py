@@ -1,5 +1,6 @@
 """What every test may ask for: the shared data, two replicas, and a quiet TensorFlow."""
 
+import gc
 import os
 import pathlib
 
@@ -36,4 +37,15 @@ def float32_policy():
 
     yield
     keras.config.set_dtype_policy("float32")
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)  # which would collect garbage, see below
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_garbage():
+    """What outlives a module of tests is for good: looking through it again and again takes long.
+
+    A process that has TensorFlow, and has traced hundreds of graphs, needs a second and more for
+    a full collection, and Keras asks for one at each `clear_session`.
+    """
+    gc.collect()
+    gc.freeze()

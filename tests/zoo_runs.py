@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import zoo
+from tfssl import encoders, zoo
 from tfssl.pipelines import fake
 
 EXAMPLES, BATCH = 8, 4
@@ -14,6 +14,11 @@ ONE_GROUP = {
     "image.moco": {"groups": 1},
     "image.spot_artifacts": {"autoencoder_steps": 0},
     "image.boosting": {"pretext_epochs": 0},
+}
+# Tracing takes most of a tiny run: networks of fewer layers show the same.
+SMALLER = {
+    "image.mae": {"depth": 1},
+    "geometry.unflow": {"weights": (1.0,), "radii": (1,)},
 }
 ANNOTATION = ("label", "boxes", "masks", "flow", "depth", "pose", "intrinsics", "action")
 
@@ -48,6 +53,9 @@ def tiny_run(name, batch=None, epochs=2, **overrides):
     arguments = {**module.SMALL, "data": dataset(batch), "batch_size": BATCH, "epochs": epochs}
     if str(arguments.get("encoder", "")).startswith(("resnet", "conv")):
         arguments["encoder"] = tiny_image_encoder()
+    if arguments.get("encoder") == "vit_mini":
+        arguments["encoder"] = encoders.get("vit_mini", depth=1)
+    arguments |= SMALLER.get(name, {})
     return module.recipe(**{**arguments, **overrides})
 
 
