@@ -251,6 +251,21 @@ def test_clips_without_sound_are_zeros_or_are_skipped(tmp_path):
         assert "audio" not in pipelines.load(tmp_path / name, keys=["frames"]).element_spec
 
 
+def test_splits_of_which_one_has_no_sound_are_read_as_one(tmp_path):
+    from test_sources import clip
+
+    for i in range(3):
+        clip(tmp_path / "in" / "train" / f"{i}.mp4", sound=0.5)
+    clip(tmp_path / "in" / "test" / "mute.mp4", sound=None)
+    ingest(tmp_path / "in", tmp_path / "out")
+    both = list(pipelines.load(tmp_path / "out", "all", keys=("frames",)).as_numpy_iterator())
+    assert [example["index"] for example in both] == [0, 1, 2, 3]
+    heard = pipelines.load(tmp_path / "out", "all", keys=("audio",))
+    assert len(list(heard)) == 3 and [path for path, _ in heard.broken] == ["test/mute.mp4"]
+    with pytest.raises(BadInput, match="has no 'image'"):
+        pipelines.load(tmp_path / "out", "all", keys=("image",))
+
+
 def test_talking_faces_keep_picture_and_sound_together(shared, tmp_path):
     ingest(shared / "data" / "grid_talking_faces" / "mpg", tmp_path / "out")
     train = pipelines.load(tmp_path / "out")

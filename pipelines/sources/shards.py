@@ -1,5 +1,6 @@
 """Folders of TFDS-format shards, those that `ingest` wrote and those of anybody else."""
 
+import itertools
 import json
 import pathlib
 import struct
@@ -25,8 +26,6 @@ def load(folder, split, keys=(), max_frames=None, max_broken=0.5):
     Raises:
         BadInput: naming the shard that is missing, cut short or damaged.
     """
-    from tfssl.pipelines.sources import joined
-
     folder = pathlib.Path(folder)
     try:
         builder = tfds.library().builder_from_directory(folder)
@@ -45,18 +44,20 @@ def load(folder, split, keys=(), max_frames=None, max_broken=0.5):
         parts = list(manifest["splits"])
     else:
         parts = [splits.choose(manifest["splits"], split, str(folder))]
-    rest = (keys, max_frames, max_broken, folder)
-    return joined([ingested(builder, manifest, places[own], own, *rest) for own in parts])
+    return ingested(builder, manifest, places, parts, keys, max_frames, max_broken, folder)
 
 
-def ingested(builder, manifest, places, split, keys, max_frames, max_broken, folder):
-    """A split of what `ingest` wrote, whose records lie at `places` [(file, offset, length)].
+def ingested(builder, manifest, places, parts, keys, max_frames, max_broken, folder):
+    """Splits of what `ingest` wrote, as one; `places` [(file, offset, length)] of each's records.
 
     They are read by position, not from beginning to end, so that a whole shuffle costs nothing:
     shards are in the order of paths, class by class.
     """
-    info = manifest["splits"][split]
-    names, mute = info["paths"], set(info["mute"])
+    infos = [manifest["splits"][part] for part in parts]
+    places = [place for part in parts for place in places[part]]
+    names = [path for info in infos for path in info["paths"]]
+    starts = itertools.accumulate((len(info["paths"]) for info in infos), initial=0)
+    mute = {start + i for start, info in zip(starts, infos) for i in info["mute"]}
     sounds = len(mute) < len(names)
     chosen, broken = list(range(len(names))), []
     if mute and "audio" in keys:
@@ -68,6 +69,7 @@ def ingested(builder, manifest, places, split, keys, max_frames, max_broken, fol
         has = [key for key in has if key not in ("audio", "sample_rate")]
     companions = records.COMPANIONS if set(keys) & {"frames", "audio"} else ()
     wanted = [key for key in has if not keys or key in (*keys, *companions, "label")]
+    wanted = wanted or has  # of which the caller says that it is not what is asked for
     skip = {"frames": tfds.library().decode.SkipDecoding()} if "frames" in wanted else None
     stored_features = {key: builder.info.features[key] for key in wanted}
     features = tfds.library().features.FeaturesDict(stored_features)
