@@ -27,9 +27,11 @@ def library():
     import tensorflow_datasets
 
     def ours(record):
-        return ".dtype` is deprecated" not in str(record.msg)
+        told = record.getMessage()
+        return ".dtype` is deprecated" not in told and "calling map_fn_v2" not in told
 
     logging.getLogger("absl").addFilter(ours)
+    logging.getLogger("tensorflow").addFilter(ours)
     return tensorflow_datasets
 
 
