@@ -14,6 +14,7 @@ ONE_GROUP = {
     "image.moco": {"groups": 1},
     "image.spot_artifacts": {"autoencoder_steps": 0},
     "image.boosting": {"pretext_epochs": 0},
+    "image.cluster_embedding": {"pretext_epochs": 0},
 }
 # Tracing takes most of a tiny run: networks of fewer layers show the same.
 SMALLER = {
