@@ -55,6 +55,15 @@ def measured(method, flat, folder, minutes, work):
     }
 
 
+def kept(options):
+    """The rows of earlier calls on the same data and minutes, of methods not asked for now."""
+    if not options.out.exists():
+        return []
+    found = json.loads(options.out.read_text())
+    same = (found["data"], found["minutes"]) == (options.data.name, options.minutes)
+    return [row for row in found["runs"] if same and row["method"] not in options.methods]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=pathlib.Path)
@@ -62,7 +71,7 @@ def main():
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "accuracy.json")
     options = parser.parse_args()
-    runs = []
+    runs = kept(options)
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)
         (work / "flat").mkdir()
