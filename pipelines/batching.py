@@ -5,6 +5,7 @@ import functools
 import tensorflow as tf
 
 from tfssl.pipelines.errors import BadInput
+from tfssl.pipelines.untuned import untuned
 
 # What a method may see of an example. Everything else is annotation.
 UNLABELLED = frozenset(
@@ -100,7 +101,7 @@ def evaluation(ds, batch_size, size=None):
         return example
 
     ds = ds.map(ready, num_parallel_calls=tf.data.AUTOTUNE)
-    return ds.batch(batch_size if _is_uniform(ds) else 1).prefetch(tf.data.AUTOTUNE)
+    return untuned(ds.batch(batch_size if _is_uniform(ds) else 1).prefetch(tf.data.AUTOTUNE))
 
 
 def multitask(tasks):
@@ -196,7 +197,7 @@ def _stream(ds, viewed, batch_size, seed, passes, steps):
         batches = numbered.map(viewed, **options)
     if one_by_one:
         batches = batches.unbatch().batch(batch_size, drop_remainder=True)
-    return batches.with_options(_options())
+    return untuned(batches)
 
 
 def _by_position(ds, order, most, size):
@@ -272,10 +273,3 @@ def _fold_in(seed, number):
     number = tf.cast(number, tf.int32)
     base = tf.constant([seed, 0x5EED], tf.int32)
     return tf.random.experimental.stateless_fold_in(base, number)
-
-
-def _options():
-    options = tf.data.Options()
-    options.deterministic = True
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return options

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import splits
 from tfssl.pipelines.sources.records import broken_report
+from tfssl.pipelines.untuned import untuned
 
 __all__ = ["accepting", "broken_report", "load", "require"]
 
@@ -113,11 +114,12 @@ def found(spec, split, keys, options):
         from tfssl.pipelines.sources import files
 
         dataset = files.load(path, split, keys, **options)
+    source, dataset = dataset, untuned(dataset)
     for attribute in ("broken", "paths", "class_names"):
-        if not hasattr(dataset, attribute):
-            setattr(dataset, attribute, [])
-    if not hasattr(dataset, "total"):
-        dataset.total = len(dataset.paths)
+        setattr(dataset, attribute, getattr(source, attribute, []))
+    dataset.total = getattr(source, "total", len(dataset.paths))
+    if hasattr(source, "gather"):
+        dataset.gather = source.gather
     for key in keys:
         require(dataset, key, spec)
     return dataset

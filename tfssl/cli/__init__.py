@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+# Before TensorFlow is imported, or it is too late. It would use oneDNN's kernels only where there
+# are 16-bit units; elsewhere they make a step of a small network 1.5 times as quick.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tfssl.cli import auditing, demonstration, evaluating, training

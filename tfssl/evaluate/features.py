@@ -342,7 +342,9 @@ def dataset(encoder, examples, key="", size=0, label="label", keep=()):
         return (inputs if len(names) > 1 else inputs[names[0]]), extra
 
     select = tf.autograph.experimental.do_not_convert(select)
-    data = data.map(select, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread would hold up the end of each pass
+    data = data.map(select, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2).with_options(options)
     shapes = [part.shape for part in tf.nest.flatten(data.element_spec[0])]
     ragged = any(not shape.is_fully_defined() for shape in shapes)
     return data, batched, ragged

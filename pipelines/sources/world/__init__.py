@@ -85,7 +85,7 @@ SPLITS = {"train": (0, 10_000), "test": (10_000_000, 2_000), "val": (20_000_000,
 MOST_EXAMPLES = 10_000_000
 IMPACTS = 8
 MEMORY = 2**29  # bytes of examples that a split keeps
-RENDERERS = 2  # threads; more would contend for the interpreter
+RENDERERS = 1  # threads; two would contend for the interpreter, and be slower
 SAMPLE_RATE = sound.SAMPLE_RATE
 
 # Keyword -> (default, smallest, largest, meaning).
@@ -112,7 +112,9 @@ _TIMED = ("boxes", "identity", "masks", "depth", "disparity", "pose")
 _PIXEL_KEYS = ("image", "frames")
 _RIGHT_KEYS = ("image_right", "frames_right")
 _GEOMETRY_KEYS = ("boxes", "identity", "masks", "depth", "disparity", "flow", "visible")
-_IMAGES_AT_ONCE = 32
+_FACTS = ("fps", "sample_rate", "baseline", "intrinsics", "index", "label", "action", "material",
+          "colour", "object_label")  # fmt: skip
+_IMAGES_AT_ONCE = 64
 
 
 def _signature(size, length, fps):
@@ -396,12 +398,14 @@ def load(split="train", keys=None, **knobs):
         raise BadInput(f"world has no split '{split}': {_nearest(split, SPLITS)}")
     keys, settings = _wanted(keys), _settings(knobs)
     specs, clip = _specs(keys, settings)
-    album = _album(split, tuple(keys), tuple(settings.items()))
+    # Facts cost nothing: the same pictures with and without their labels are rendered once.
+    album = _album(split, tuple(k for k in KEYS if k in (*keys, *_FACTS)), tuple(settings.items()))
     count, at_once = album.count, 1 if clip else _IMAGES_AT_ONCE
 
     def examples(positions):
         kinds = [specs[key][0] for key in keys]
-        values = tf.numpy_function(album.examples, [positions], kinds, stateful=False)
+        chosen = functools.partial(album.examples, keys)
+        values = tf.numpy_function(chosen, [positions], kinds, stateful=False)
         for key, value in zip(keys, values):
             value.set_shape((*positions.shape, *specs[key][1]))
         return dict(zip(keys, values))
@@ -445,17 +449,17 @@ class _Album:
         places = positions if self.chosen is None else self.chosen[positions]
         return _render_checked(self.first + places, self.keys, self.settings)
 
-    def examples(self, positions):
-        """The values of every key at positions [B] of the split."""
+    def examples(self, keys, positions):
+        """The values of `keys`, a tuple of arrays, at positions [B] of the split."""
         if self.kept is None:
             rendered = self.render(positions)
-            return tuple(rendered[key] for key in self.keys)
+            return tuple(rendered[key] for key in keys)
         new = positions[~self.known[positions]]
         if len(new):  # two threads may render the same example, and write the same values
             for key, values in self.render(new).items():
                 self.kept[key][new] = values
             self.known[new] = True
-        return tuple(self.kept[key][positions] for key in self.keys)
+        return tuple(self.kept[key][positions] for key in keys)
 
 
 _album = functools.lru_cache(maxsize=4)(_Album)
