@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tfssl.objectives.geometry import warp
 
+STEPS = 4  # of Gauss and Newton at each scale
 LOCAL = 5  # pixels over which motion is averaged, twice: smooth surfaces follow their edges
 NOISE = 0.02  # slopes of grey (0..1 a pixel) that are not to be trusted
 
@@ -28,14 +29,22 @@ def motion(pair):
     affine = tf.zeros([tf.shape(pair)[0], 6])
     for coarse in (4, 2, 1):
         levels = [tf.nn.avg_pool2d(_smooth(g), coarse, coarse, "SAME") for g in (first, second)]
-        for _ in range(4):
-            affine += _gauss_newton(*levels, affine, coarse)
+        affine = _aligned(*levels, affine, coarse)
     first, second = _smooth(first), _smooth(second)
     difference, slopes, _ = _compared(first, second, affine, 1)
     steep = tf.reduce_sum(tf.square(slopes), axis=-1, keepdims=True)
     pull = tf.abs(difference) * tf.sqrt(steep + 1e-12)
     local = [_smooth(_smooth(x, LOCAL), LOCAL) for x in (pull, steep)]
     return (local[0] / (local[1] + NOISE**2))[..., 0]
+
+
+def _aligned(first, second, affine, coarse):
+    """`affine` [B, 6] after a few steps at one scale; a loop, since each is a large graph."""
+
+    def step(count, found):
+        return count + 1, found + _gauss_newton(first, second, found, coarse)
+
+    return tf.while_loop(lambda count, _: count < STEPS, step, [0, affine])[1]
 
 
 def _gauss_newton(first, second, affine, coarse):
