@@ -78,25 +78,32 @@ def test_it_trains_in_sixteen_bits(name, policy):
     assert all(math.isfinite(value) for values in history.values() for value in values)
 
 
+# Step by step shows the same as a graph, and three graphs of each method take minutes to trace.
 @every_method
-def test_labels_change_nothing_and_a_resumed_run_ends_the_same(name, tmp_path):
+@pytest.mark.parametrize("eagerly", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_labels_change_nothing_and_a_resumed_run_ends_the_same(name, eagerly, tmp_path):
+    def tiny_run(batch):
+        run = zoo_runs.tiny_run(name, batch)
+        run.model.run_eagerly = eagerly
+        return run
+
     batch = zoo_runs.examples(name)
     uses = getattr(zoo.get(name).views, "uses", ())
     permuted = {
         key: value[::-1] if key in zoo_runs.ANNOTATION and key not in uses else value
         for key, value in batch.items()
     }
-    straight = zoo_runs.tiny_run(name, batch)
+    straight = tiny_run(batch)
     assert isinstance(straight, Run) and isinstance(straight.model, Method)
     straight.fit(verbose=0, callbacks=[Resume(tmp_path / "a")])
     final = zoo_runs.weights(straight.model)
 
-    blind = zoo_runs.tiny_run(name, permuted)
+    blind = tiny_run(permuted)
     # Stopped after its first epoch, and continued as a new process would.
     blind.fit(verbose=0, epochs=1, callbacks=[Resume(tmp_path / "b")])
     resume = Resume(tmp_path / "b")
     assert resume.epoch == 1
-    continued = zoo_runs.tiny_run(name, permuted)
+    continued = tiny_run(permuted)
     data = continued.dataset.endless(resume.epoch * continued.dataset.steps)
     continued._replace(dataset=data).fit(
         verbose=0, steps_per_epoch=continued.dataset.steps, callbacks=[resume]

@@ -120,7 +120,7 @@ def _stops_where(condition, function):
 
 MOMENTS = (
     in_a_step,
-    before_a_checkpoint_is_named,
+    pytest.param(before_a_checkpoint_is_named, marks=pytest.mark.slow),  # SIGKILL comes there below
     pytest.param(before_history_is_written, marks=pytest.mark.slow),
     pytest.param(in_the_export, marks=pytest.mark.slow),
     before_it_is_called_finished,
