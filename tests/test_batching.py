@@ -263,6 +263,15 @@ def test_tasks_are_joined_by_name():
     assert list(x["noise"]) == [0, 1] and "label" not in examples
 
 
+@pytest.mark.parametrize("spec", ["digits", "world:n=20,size=16"])
+def test_nothing_is_tuned_by_a_thread_that_would_hold_up_the_end_of_a_pass(spec):
+    ds = load(spec, keys=("image",))
+    batches = batching.train(ds, lambda examples, seed: examples["image"], 8)
+    given = tf.data.Dataset.from_tensor_slices(columns())
+    for dataset in (ds, batches, batches.endless(), batching.evaluation(given, 8)):
+        assert dataset.options().autotune.enabled is False
+
+
 def test_digits_and_world_are_read_without_their_labels():
     keys = set()
 

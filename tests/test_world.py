@@ -85,6 +85,25 @@ def test_the_dataset_gives_what_render_gives_in_order():
         np.testing.assert_array_equal(np.stack([e["image"] for e in pass_]), expected)
 
 
+def test_pictures_are_rendered_once_whether_their_labels_are_asked_for_or_not(monkeypatch):
+    rendered, original = [], world._render_checked
+
+    def counted(indices, *rest):
+        rendered.extend(indices)
+        return original(indices, *rest)
+
+    monkeypatch.setattr(world, "_render_checked", counted)
+    knobs = dict(size=16, n=5, seed=71)
+    alone = list(world.load(keys=("image",), **knobs))
+    assert all(set(example) == {"image"} for example in alone), "a label has come along"
+    labelled = list(world.load(keys=("label", "image"), **knobs))
+    assert rendered == list(range(5))
+    for a, b in zip(alone, labelled):
+        np.testing.assert_array_equal(a["image"], b["image"])
+    direct = world.render(range(5), ("label",), size=16, seed=71)["label"]
+    assert [int(example["label"]) for example in labelled] == list(direct)
+
+
 def test_splits_and_seeds_are_disjoint_and_indices_stable():
     images = [
         world.render(np.arange(8) + world.SPLITS[split][0], ("image",), size=32, seed=seed)
