@@ -109,7 +109,18 @@ def test_evaluate_writes_the_promised_shape(run, classes, tmp_path):
             assert 0 <= numbers["top1_low"] <= numbers["top1"] <= numbers["top1_high"] <= 1
         assert found[who]["knn"]["k"] > 0 and found[who]["knn"]["temperature"] == 0.07
     assert "knn" in done.out and "linear" in done.out and "random" in done.out
-    assert json.loads((run / "evaluation.json").read_text()) == found
+    kept = run / "evaluation.json"
+    assert json.loads(kept.read_text()) == found
+    # Another protocol on the same data stands beside these; other data begin anew.
+    again = ["evaluate", run, "--protocol", "retrieval", "--quiet", "--json", result]
+    assert call(*again, "--data", classes).code == 0
+    new = json.loads(result.read_text())
+    assert set(new) == {"encoder", "data", "results"} and set(new["results"]) == {"retrieval"}
+    joined = {**found, "results": {**found["results"], **new["results"]}}
+    assert json.loads(kept.read_text()) == joined
+    kept.write_text("[1]")
+    assert call(*again, "--data", "digits").code == 0
+    assert json.loads(kept.read_text()) == json.loads(result.read_text())
 
 
 def test_embed_gives_features_paths_and_indices_of_everything(run, classes, tmp_path):

@@ -88,10 +88,25 @@ def evaluate(
     if json_ is not None:
         rundir.write_json(json_, found)
     if artefact.run is not None:
-        rundir.write_json(artefact.run / "evaluation.json", found)
+        _keep(artefact.run / "evaluation.json", found)
         if test is not None:
             keep_neighbours(artefact, test)
         refresh_report(artefact.run)
+
+
+def _keep(path, found):
+    """Writes results beside what earlier calls have measured on the same data, for the report."""
+    from tfssl import rundir
+
+    try:
+        earlier = rundir.read_json(path) if path.exists() else {}
+        if earlier.get("data") == found["data"]:
+            for who in ("results", *BASELINES):
+                both = {**earlier.get(who, {}), **found.get(who, {})}
+                found = {**found, who: both} if both else found
+    except (BadInput, AttributeError, TypeError):
+        pass  # not what we have written: what is new stands alone
+    rundir.write_json(path, found)
 
 
 def _parts(data):
