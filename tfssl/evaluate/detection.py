@@ -271,7 +271,8 @@ def voc_ap(found, truth, label, interpolation="11point", iou=IOU):
     In the order of their scores, each detection takes the object of its class with the highest IoU
     among those not taken yet, if that is at least `iou`; what finds none is a false positive, what
     finds a difficult object counts neither way. Coordinates are continuous: the devkit's pixel
-    that is added to every side is not.
+    that is added to every side is not. (The devkit looks among taken objects too, so that a second
+    box on one object is a mistake there even where it covers another by half.)
     """
     rows = [
         (score, picture, box)
