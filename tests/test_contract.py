@@ -78,7 +78,8 @@ def test_it_trains_in_sixteen_bits(name, policy):
     assert all(math.isfinite(value) for values in history.values() for value in values)
 
 
-# Step by step shows the same as a graph, and three graphs of each method take minutes to trace.
+# Three graphs of each method take minutes to trace: step by step here, as graphs among the slow
+# tests and, for a few methods, in test_resume.
 @every_method
 @pytest.mark.parametrize("eagerly", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_labels_change_nothing_and_a_resumed_run_ends_the_same(name, eagerly, tmp_path):

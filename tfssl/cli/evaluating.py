@@ -99,13 +99,13 @@ def _keep(path, found):
     from tfssl import rundir
 
     try:
-        earlier = rundir.read_json(path) if path.exists() else {}
-        if earlier.get("data") == found["data"]:
-            for who in ("results", *BASELINES):
-                both = {**earlier.get(who, {}), **found.get(who, {})}
-                found = {**found, who: both} if both else found
-    except (BadInput, AttributeError, TypeError):
-        pass  # not what we have written: what is new stands alone
+        earlier = rundir.read_json(path)
+    except BadInput:  # none yet, or damaged: what is new stands alone
+        earlier = {}
+    if isinstance(earlier, dict) and earlier.get("data") == found["data"]:
+        for who in ("results", *BASELINES):
+            both = {**earlier.get(who, {}), **found.get(who, {})}
+            found = {**found, who: both} if both else found
     rundir.write_json(path, found)
 
 
