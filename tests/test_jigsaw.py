@@ -114,15 +114,27 @@ def test_neighbouring_tiles_never_share_a_pixel_and_offsets_reach_all_of_the_cel
 
 
 def test_half_of_the_puzzles_are_grey_and_half_of_the_others_have_no_green_against_magenta():
-    pictures = tf.constant(RANDOM.random([600, 4, 4, 3]), tf.float32)
-    out = jigsaw.guard(pictures, SEED, grey=0.5, projection=0.5).numpy()
-    grey = np.ptp(out, axis=-1).max(axis=(1, 2)) < 1e-6
-    flat = np.abs(out @ [-1, 2, -1]).max(axis=(1, 2)) < 1e-5
-    whole = np.abs(out - pictures).max(axis=(1, 2, 3)) == 0
+    pieces = tf.constant(RANDOM.random([600, 9, 4, 4, 3]), tf.float32)
+    out = jigsaw.guard(pieces, SEED, grey=0.5, projection=0.5).numpy()
+    grey = np.ptp(out, axis=-1).max(axis=(1, 2, 3)) < 1e-6
+    flat = np.abs(out @ [-1, 2, -1]).max(axis=(1, 2, 3)) < 1e-5
+    whole = np.abs(out - pieces).max(axis=(1, 2, 3, 4)) == 0
     assert 0.44 < grey.mean() < 0.56
     assert 0.19 < (flat & ~grey).mean() < 0.31 and 0.19 < whole.mean() < 0.31
-    mean = pictures.numpy().mean(axis=-1)
+    mean = pieces.numpy().mean(axis=-1)
     np.testing.assert_allclose(out[grey][..., 0], mean[grey], atol=1e-6)
+
+
+def test_channels_that_are_moved_apart_bring_no_colour_back_into_a_guarded_puzzle():
+    def seen(**guard):
+        x, _ = jigsaw.views({"image": images(6)}, SEED, size=60, fill=0.8, shift=2, **guard)
+        return (x.numpy() - MEAN) / STD
+
+    grey = seen(grey=1.0)
+    np.testing.assert_allclose(grey, grey.mean(axis=-1, keepdims=True).repeat(3, -1), atol=1e-4)
+    # Standardised channels still lie in a plane where green-magenta was taken out before.
+    colours = seen(grey=0.0, projection=1.0).reshape(54, -1, 3)
+    assert np.linalg.svd(colours, compute_uv=False)[:, 2].max() < 1e-2
 
 
 @pytest.mark.parametrize("size, tile", [(255, 64), (96, 24), (48, 12), (30, 8)])

@@ -50,8 +50,9 @@ def views(
     """
     seeds = tf.random.split(seed, 4)
     crops = random_square_crop(examples["image"], size, seeds[0], share)
-    crops = guard(crops, seeds[1], grey, projection)
-    pieces = standardised(tiles(crops, seeds[2], grid, tile_side(size, grid, fill), shift))
+    pieces = tiles(crops, seeds[2], grid, tile_side(size, grid, fill), shift)
+    # Colours go last: channels moved apart after it would bring colour back into a grey puzzle.
+    pieces = standardised(guard(pieces, seeds[1], grey, projection))
     table = tf.constant(permutations(orders, grid * grid))
     y = tf.random.stateless_uniform([tf.shape(pieces)[0]], seeds[3], 0, orders, tf.int32)
     return shuffle(pieces, tf.gather(table, y)), y
@@ -68,11 +69,11 @@ def tile_side(size, grid, fill):
     return tile
 
 
-def guard(images, seed, grey, projection):
-    """Some images greyed, some robbed of green-magenta: float32 [B, H, W, 3]."""
-    u = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed)
-    robbed = tf.where(u < grey + (1 - grey) * projection, project_colour(images), images)
-    return tf.where(u < grey, tf.reduce_mean(images, axis=-1, keepdims=True), robbed)
+def guard(pieces, seed, grey, projection):
+    """Some puzzles [B, P, h, w, 3] greyed, some robbed of green-magenta, each as a whole."""
+    u = tf.random.stateless_uniform([tf.shape(pieces)[0], 1, 1, 1, 1], seed)
+    robbed = tf.where(u < grey + (1 - grey) * projection, project_colour(pieces), pieces)
+    return tf.where(u < grey, tf.reduce_mean(pieces, axis=-1, keepdims=True), robbed)
 
 
 def standardised(pieces):
