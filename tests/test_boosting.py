@@ -11,6 +11,7 @@ from tfssl import zoo
 from tfssl.errors import BadInput
 from tfssl.evaluate.features import extract
 from tfssl.objectives.classification import cross_entropy
+from tfssl.pipelines import batching
 
 boosting = zoo.get("image.boosting")
 RANDOM = np.random.default_rng(0)
@@ -43,15 +44,29 @@ def test_zero_to_two_tiles_come_from_another_image_and_stay_in_their_place():
     assert (seen % 10 == np.arange(9)).all()
 
 
-def test_occlusion_changes_tiles_and_never_the_label():
-    images = tf.constant(RANDOM.integers(0, 256, [6, 64, 64, 3]), tf.uint8)
-    small = dict(size=60, side=64, tile=16, orders=64, shift=1)
-    whole, y = boosting.puzzles({"image": images}, SEED, most=0, **small)
-    tiles, same = boosting.puzzles({"image": images}, SEED, **small)
-    assert whole.shape == tiles.shape == (6, 9, 16, 16, 3)
-    np.testing.assert_array_equal(y, same)
-    changed = np.abs(whole - tiles).max(axis=(2, 3, 4)) > 0
-    assert changed.sum() > 0 and changed.sum(axis=1).max() <= 2
+def test_occlusion_changes_tiles_and_never_the_label_of_images_that_differ_in_size():
+    sides = [4, 5, 6, 7, 8, 9]
+    examples = tf.data.Dataset.from_generator(
+        lambda: ({"image": np.full([side, 4, 3], side, np.uint8)} for side in sides),
+        output_signature={"image": tf.TensorSpec([None, None, 3], tf.uint8)},
+    )
+
+    def puzzles(examples, seed):
+        side = tf.shape(examples["image"])[1:2]  # in place of tiles and of an order
+        return tf.cast(side, tf.float32) * tf.ones([1, 9, 1, 1, 1]), side
+
+    pretext = boosting.plus(batching.train(examples, puzzles, 6), seed=5)
+    assert pretext.steps == 1
+    counts = []
+    for tiles, y in pretext.endless().take(8):
+        assert sorted(y.numpy()) == sides
+        strange = tiles.numpy()[..., 0, 0, 0] != y.numpy()[:, None]
+        counts.append(strange.sum(axis=1).tolist())
+    assert {n for row in counts for n in row} == {0, 1, 2}
+    assert len(set(map(tuple, counts))) > 4, "each batch has its own draw"
+    again = next(iter(pretext.endless(3)))[0]
+    tiles = list(pretext.endless().take(4))[3][0]
+    np.testing.assert_array_equal(again, tiles)
 
 
 @pytest.mark.parametrize("classes, chance", [(701, 6.5525), (2000, 7.6009), (100, 4.6052)])
@@ -116,7 +131,6 @@ def test_pseudo_labels_hang_on_the_index_are_made_once_and_fill_the_clusters():
 @pytest.mark.slow
 def test_the_student_beats_an_untrained_one_and_one_that_was_taught_shuffled_clusters(shared):
     from tfssl import encoders, evaluate, pipelines
-    from tfssl.pipelines import batching
 
     folder = str(shared / "data" / "cifar10")
     data = [pipelines.load(folder, s, keys=("image", "label", "index")) for s in ("train", "test")]

@@ -21,9 +21,8 @@ from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
 from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
-from tfssl.pipelines.augment.image import random_resized_crop, random_square_crop
-from tfssl.pipelines.sample.patches import permutations, tiles
-from tfssl.zoo.image.jigsaw import Jigsaw, guard, shuffle, standardised
+from tfssl.pipelines.augment.image import random_resized_crop
+from tfssl.zoo.image import jigsaw
 
 ONCE = 10**9  # epochs between two passes of clustering
 
@@ -38,18 +37,25 @@ def views(examples, seed, size=227, area=(0.6, 1.0)):
     return {"image": crops, "index": examples["index"]}
 
 
-def puzzles(examples, seed, size=255, side=256, tile=64, orders=701, shift=2, grey=0.7, most=2):
-    """Jigsaw++, for the pretext: `jigsaw.views` with up to `most` tiles of another image.
+def plus(puzzled, seed=0, most=2):
+    """Jigsaw++, the pretext: puzzles of `jigsaw.views` with up to `most` tiles of another image.
 
-    Which order it is (int32 [B]) does not change by that, nor is told how many are strange: 0, 1,
-    ..., `most`, one as likely as another (section 3.1).
+    `puzzled` is a dataset as `batching.train` gives it. Which order it is does not change, nor is
+    told how many tiles are strange: 0, 1, ..., `most`, one as likely as another (section 3.1). Done
+    to batches and not in the views, for these see one image at a time where sizes differ.
     """
-    seeds = tf.random.split(seed, 5)
-    crops = random_square_crop(examples["image"], size, seeds[0], share=size / side)
-    pieces = standardised(tiles(guard(crops, seeds[1], grey, 0.0), seeds[2], 3, tile, shift))
-    pieces = occlude(pieces, seeds[3], most)
-    y = tf.random.stateless_uniform([tf.shape(pieces)[0]], seeds[4], 0, orders, tf.int32)
-    return shuffle(pieces, tf.gather(tf.constant(permutations(orders, 9)), y)), y
+
+    def strange(batches, start_step=0):
+        def one(step, xy):
+            return occlude(xy[0], tf.stack([seed, tf.cast(step, tf.int32)]), most), xy[1]
+
+        numbers = tf.data.Dataset.counter(start_step, dtype=tf.int64)
+        return tf.data.Dataset.zip(numbers, batches).map(one)
+
+    batches = strange(puzzled)
+    batches.steps = puzzled.steps
+    batches.endless = lambda start_step=0: strange(puzzled.endless(start_step), start_step)
+    return batches
 
 
 def occlude(pieces, seed, most=2):
@@ -132,6 +138,7 @@ def recipe(
     grey=0.7,
     tile_width=1024,
     width=4096,
+    dropout=0.5,  # of the pretext's head
     area=(0.6, 1.0),
     seed=0,
 ):
@@ -149,12 +156,13 @@ def recipe(
     if isinstance(teacher, str) and teacher not in encoders.NAMES:
         teacher = savedmodel.load(teacher, trainable=False)
     else:
-        cut = dict(size=(side * 255) // 256, side=side, tile=tile, orders=orders, shift=shift)
-        puzzled = functools.partial(puzzles, **cut, grey=grey)
-        pretext = batching.train(examples, puzzled, batch_size, seed + 1)
+        cut = side * 255 // 256
+        cut = dict(size=cut, share=cut / side, fill=tile / (cut // 3), orders=orders, shift=shift)
+        puzzled = functools.partial(jigsaw.views, **cut, grey=grey, projection=0.0)
+        pretext = plus(batching.train(examples, puzzled, batch_size, seed + 1), seed)
         network = encoders.get(teacher, size=tile)
-        teacher = Jigsaw(network, orders, 9, tile_width, width, 0.0)
-        teacher.compile(keras.optimizers.SGD(pretext_rate, momentum=0.9))
+        teacher = jigsaw.Jigsaw(network, orders, 9, tile_width, width, dropout)
+        teacher.compile(SGD(pretext_rate, weight_decay=weight_decay))
         first = [TrainFirst("teacher", pretext, round(pretext.steps * pretext_epochs))]
     count = max(int(examples.cardinality()), 0) or sum(1 for _ in examples)
     student = encoders.get(encoder, size=size)
@@ -185,5 +193,6 @@ SMALL = dict(
     shift=1,
     tile_width=128,
     width=512,
+    dropout=0.0,
     area=(0.3, 1.0),
 )
