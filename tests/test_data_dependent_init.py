@@ -8,6 +8,7 @@ import zoo_runs
 
 from tfssl import zoo
 from tfssl.errors import BadInput
+from tfssl.layers.filters import directions
 
 module = zoo.get("image.data_dependent_init")
 RANDOM = np.random.default_rng(0)
@@ -39,7 +40,7 @@ def test_the_hand_case():
     np.testing.assert_allclose(layer(tf.constant([[0.0], [2.0]])), [[-1], [1]], atol=1e-6)
 
 
-@pytest.mark.parametrize("filters", ["elwise", "pca", "kmeans"])
+@pytest.mark.parametrize("filters", module.FILTERS)
 def test_every_channel_of_every_layer_has_mean_beta_and_deviation_one(filters):
     init, images = method(filters), pictures()
     init.between = lambda images: {}
@@ -105,6 +106,32 @@ def test_clustered_filters_are_no_isotropic_noise():
     assert kurtosis("kmeans") > kurtosis("elwise")
 
 
+def test_filters_made_of_patches_are_what_their_names_say():
+    """Of two values, the second ten times as large, a quarter turn away from the axes' order."""
+    x = tf.constant(RANDOM.normal(size=[5000, 2]) * [1, 10], tf.float32)
+    layer = keras.layers.Dense(2)
+    layer.build([None, 2])
+    made = {kind: directions(layer, x, kind, np.random.default_rng(0)) for kind in module.FILTERS}
+    np.testing.assert_allclose(np.abs(made["pca"]), [[0, 1], [1, 0]], atol=0.02)
+    deviations = x.numpy().std(axis=0)
+    zca = made["zca"][:, np.argsort(-np.abs(made["zca"][0]))]  # its rows are drawn
+    np.testing.assert_allclose(zca, np.diag(1 / deviations), atol=0.01)
+    whole = (x - x.numpy().mean(axis=0)) / deviations
+    whole /= np.linalg.norm(whole, axis=1, keepdims=True)
+    for column in made["rand"].T:
+        assert np.abs(whole - column * deviations).max(axis=1).min() < 0.03, "one of the patches"
+
+
+def test_holes_in_the_kernels_are_seen():
+    images, wide = pictures(), keras.layers.Conv2D(6, 3, dilation_rate=2, dtype="float32")
+    init = module.DataDependentInit(chain(wide, shape=(32, 32, 3)), "kmeans")
+    init.between = lambda images: {}
+    init.initialise(images)
+    mean, variance = tf.nn.moments(init.encoder(images), [0, 1, 2])
+    np.testing.assert_allclose(mean, np.full(6, 0.1), atol=1e-3)
+    np.testing.assert_allclose(variance, np.ones(6), atol=2e-3)
+
+
 def test_fifty_steps_from_it_get_further_than_from_gaussian_weights():
     from sklearn.datasets import load_digits
 
@@ -166,5 +193,8 @@ def test_batch_norm_shortcuts_and_unknown_filters_are_refused_in_a_sentence():
     both = keras.layers.Add()([keras.layers.Dense(4)(image), image])
     with pytest.raises(BadInput, match="Add"):
         module.DataDependentInit(keras.Model(image, both))
+    for bent in (keras.layers.Dense(4, "sigmoid"), keras.layers.Activation("tanh")):
+        with pytest.raises(BadInput, match=bent.name):
+            module.DataDependentInit(chain(bent, shape=(4,)))
     with pytest.raises(BadInput, match="kmeans"):
         method("fourier")

@@ -22,6 +22,8 @@ from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop
 
 LEARNT = (keras.layers.Conv2D, keras.layers.Dense)
+FILTERS = ("elwise", "pca", "zca", "kmeans", "rand")
+HOMOGENEOUS = (None, *map(keras.activations.get, ("linear", "relu", "leaky_relu")))  # step 3
 SWEEPS, AGREED = 10, 1.01  # of the layers' rates: most sweeps, and when they are equal
 
 
@@ -36,8 +38,7 @@ def plain_cnn(widths=(96, 256, 384, 384, 256), size=224):
     Above 64 px AlexNet's kernels, strides and pools; below, 3 x 3 with a stride of 2. Float32
     whatever the policy, for statistics of 16 bits are not worth taking. Taps: c1, c2, ...
     """
-    x = image = keras.Input([None, None, 3], name="image")
-    x = normalise(x)
+    x = normalise(image := keras.Input([None, None, 3], name="image"))
     for i, width in enumerate(widths, 1):
         kernel, stride = {1: (11, 4), 2: (5, 1)}.get(i, (3, 1)) if size > 64 else (3, 2)
         name = f"c{i}_conv"
@@ -54,23 +55,24 @@ class DataDependentInit(Method):
 
     Args:
         encoder: a chain of Conv2D or Dense, ReLU and pooling layers; BadInput if not.
-        filters: "elwise" (normal), "pca" or "kmeans", of the first `depth` layers; normal above.
+        filters: one of FILTERS, for the first `depth` layers (`directions`); normal ones above.
         beta: mean of the pre-activations.
         batches: looked at.
     """
 
     def __init__(self, encoder, filters="kmeans", depth=2, beta=0.1, batches=10, seed=0):
         super().__init__(encoder)
-        if filters not in ("elwise", "pca", "kmeans"):
-            raise BadInput(f"filters={filters}: choose among elwise, pca and kmeans.")
+        if filters not in FILTERS:
+            raise BadInput(f"filters={filters}: choose among {', '.join(FILTERS)}.")
         for layer in encoder.layers:
-            learnt = isinstance(layer, LEARNT) and type(layer) in LEARNT
             plain = not layer.weights or isinstance(layer, keras.layers.Normalization)
-            if not (learnt or plain) or len(layer._inbound_nodes[0].input_tensors) > 1:
+            alone = len(layer._inbound_nodes[0].input_tensors) < 2
+            scales = getattr(layer, "activation", None) in HOMOGENEOUS
+            if not (alone and scales and (plain or type(layer) in LEARNT)):
                 raise BadInput(
                     f"data_dependent_init sets chains of convolutions, Dense, ReLU and pooling; "
                     f"{encoder.name} has {layer.name} ({type(layer).__name__}): leave the encoder "
-                    "out for a plain chain, or give one without batch norm and shortcuts."
+                    "out for a plain chain, or give one without batch norm, shortcuts or sigmoids."
                 )
         self.learnt = [layer for layer in encoder.layers if isinstance(layer, LEARNT)]
         self.filters, self.depth, self.beta = filters, depth, beta
@@ -81,9 +83,8 @@ class DataDependentInit(Method):
 
     def fit(self, x, epochs=1, callbacks=(), steps_per_epoch=None, verbose="auto", **kwargs):
         """One look at the first batches of `x`; the row of its History is `rates(...)`."""
-        history = keras.callbacks.History()
         steps = min(self.batches, steps_per_epoch or getattr(x, "steps", self.batches))
-        callbacks = [*callbacks, history]
+        callbacks = [*callbacks, history := keras.callbacks.History()]
         watching = keras.callbacks.CallbackList(callbacks, model=self, epochs=1, steps=steps)
         self._initial_epoch = None
         watching.on_train_begin()
@@ -106,8 +107,7 @@ class DataDependentInit(Method):
         for layer in self.encoder.layers[1:]:
             if layer in self.learnt:
                 made = self.filters if self.learnt.index(layer) < self.depth else "elwise"
-                kernel = directions(layer, x, made, random)
-                x = self.within(layer, kernel, x, random)
+                x = self.within(layer, directions(layer, x, made, random), x, random)
             else:
                 x = tf.cast(layer(x), tf.float32)
         return self.between(images)
