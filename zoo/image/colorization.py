@@ -48,7 +48,7 @@ def lightness(lab):
 def bins(grid=10):
     """Centres [Q, 2] of the cells of a grid over ab that hold a colour of sRGB, multiples of it.
 
-    Counted with all colours of 52 levels a channel: 262 for a grid of 10 (the released list has
+    Counted with all colours of 52 levels a channel: some 260 at 10 (the released list has
     313, neighbours of the gamut among them).
     """
     with tf.init_scope():
