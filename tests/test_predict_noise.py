@@ -95,3 +95,22 @@ def test_the_digits_are_found_better_than_by_an_untrained_network():
     print(before, after, history["loss"])
     assert history["loss"][-1] < history["loss"][0] < 2
     assert after > before
+
+
+@pytest.mark.slow
+def test_without_swapping_noise_is_learnt_by_heart_and_neighbours_are_no_better_for_it():
+    from tfssl import evaluate, pipelines
+
+    data = [pipelines.load("digits", split=split) for split in ("train", "test")]
+    losses, found = {}, {}
+    for swapping in (True, False):
+        keras.utils.set_random_seed(0)
+        run = predict_noise.recipe(**{**predict_noise.SMALL, "encoder": "conv4"})
+        if not swapping:
+            run.model.swapped = lambda z, target, index: target
+        losses[swapping] = run.fit(verbose=0).history["loss"]
+        found[swapping] = evaluate.knn(run.model.encoder, *data)["top1"]
+    print(losses, found)
+    assert losses[False][-1] < losses[False][0] - 0.05
+    assert losses[True][-1] < losses[False][-1]
+    assert found[True] >= found[False]
