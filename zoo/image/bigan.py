@@ -110,6 +110,10 @@ def recipe(
 
     The released code halves both losses, which Adam does not notice, and decays weights through
     the gradient; here they decay apart from it, as in AdamW.
+
+    It takes long: on digits (16 px, conv4, SMALL else) the nearest neighbour by E(x) has the class
+    of an unseen digit in 93 % before training and in 87 to 93 % over 50 epochs, by the features
+    below the code in 96 and 95 %; the paper has 97.4 % of MNIST after 400.
     """
     view = functools.partial(views, size=size, width=width, area=area, flip=flip)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
