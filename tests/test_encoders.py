@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import encoders
-from tfssl.encoders import vit
+from tfssl.encoders import dense, vit
 from tfssl.encoders.audio import LogMel
 from tfssl.encoders.text import WordIds
 from tfssl.errors import BadInput
@@ -27,6 +27,7 @@ CONTRACT = {
     "r2plus1d18": (32, 33_165_639, 512),
     "audio_cnn": (32, 978_656, 256),
     "text_bag": (32, 2_560_000, 128),
+    "flownet_c": (32, 24_549_536, 1024),
     "flownet_s": (32, 24_050_752, 1024),
 }
 QUICK = ("resnet9", "alexnet", "vit_mini", "cnn3d", "audio_cnn", "text_bag")
@@ -58,7 +59,8 @@ def test_an_encoder_has_its_parameters_features_and_taps(name):
     assert sum(int(np.prod(w.shape)) for w in encoder.trainable_weights) == parameters
     assert encoder.output_shape == (None, width) and encoder.layers[-1].name == "pool"
     blocks = tuple(f"block_{i}" for i in range(1, 1 + (4 if name == "vit_mini" else 12)))
-    other = {"conv4": MAPS[:4], "text_bag": ("c1",), "flownet_s": (*MAPS, "c6")}
+    other = {"conv4": MAPS[:4], "text_bag": ("c1",)}
+    other |= dict.fromkeys(("flownet_s", "flownet_c"), (*MAPS, "c6"))
     expected = other.get(name, blocks if name.startswith("vit") else MAPS)
     assert tuple(encoders.tap_names(encoder)) == expected
 
@@ -185,12 +187,20 @@ def test_a_bag_of_words_ignores_padding_and_order(pool):
     np.testing.assert_allclose(out, [expected, expected, table[2], [0, 0, 0]], atol=1e-6)
 
 
-def test_a_pair_of_frames_matters_in_its_order():
-    encoder = encoders.get("flownet_s", width=4)
+@pytest.mark.parametrize("name", ["flownet_s", "flownet_c"])
+def test_a_pair_of_frames_matters_in_its_order(name):
+    encoder = encoders.get(name, width=4)
     pair = np.random.default_rng(0).uniform(size=(2, 2, 64, 64, 3)).astype("float32")
     taps = encoders.representation(encoder)(pair)
     assert [tap.shape[1] for tap in taps.values()] == [32, 16, 8, 4, 2, 1]
     assert np.abs(encoder(pair) - encoder(pair[:, ::-1])).max() > 1e-4
+
+
+def test_flownets_have_the_parameters_of_the_authors_code():
+    """38,676,506 for FlowNetS where the flows' up-convolutions have no bias; ours have eight."""
+    counts = {"flownet_s": 38_676_506 + 8, "flownet_c": 39_175_298}
+    for name, count in counts.items():
+        assert dense.expand(encoders.get(name)).count_params() == count
 
 
 def test_models_of_keras_applications_are_encoders():

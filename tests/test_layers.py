@@ -1,11 +1,14 @@
 """Teachers, queues, prototypes and folds: what they hold, and what a gradient does not reach."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfssl import layers
+from tfssl.layers.correlation import Correlation
 from tfssl.layers.cosines import Cosines
 
 
@@ -123,3 +126,33 @@ def test_frozen_prototypes_get_a_gradient_of_zero_and_embeddings_keep_theirs():
         to_prototypes, to_z = tape.gradient(loss, [prototypes.prototypes.value, z])
         assert (np.abs(to_prototypes).max() == 0) == frozen
         assert np.abs(to_z).max() > 0
+
+
+@pytest.mark.parametrize("displacement, stride", [(2, 1), (3, 1), (4, 2), (5, 2)])
+def test_correlation_is_the_mean_product_with_every_place_around(displacement, stride):
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=(2, 2, 5, 7, 3)).astype("float32")
+    steps = range(-(displacement // stride) * stride, displacement + 1, stride)
+    expected = np.zeros([2, 5, 7, len(steps) ** 2])
+    for y, x, (i, (down, right)) in itertools.product(
+        range(5), range(7), enumerate(itertools.product(steps, steps))
+    ):
+        if 0 <= y + down < 5 and 0 <= x + right < 7:
+            product = first[:, y, x] * second[:, y + down, x + right]
+            expected[:, y, x, i] = product.mean(-1)
+    layer = Correlation(displacement, stride)
+    np.testing.assert_allclose(layer(first, second), expected, atol=1e-6)
+    sides = [None, 5, 7, len(steps) ** 2]
+    spec = layer.compute_output_spec(*[keras.KerasTensor((None, 5, 7, 3))] * 2)
+    assert list(spec.shape) == sides
+
+
+def test_a_map_that_moves_one_step_moves_its_correlations_peak_one_step():
+    random = np.random.default_rng(0)
+    first = random.normal(size=(1, 9, 9, 256)).astype("float32")
+    first /= np.linalg.norm(first, axis=-1, keepdims=True)
+    layer = Correlation(20, 2)
+    peak = np.argmax(layer(first, np.roll(first, 2, axis=2)), axis=-1)
+    assert (peak[:, :, :7] == 221).all()  # the middle one of 21 x 21 is 220
+    ones = tf.constant([1.0, 2.0]) * tf.ones([1, 50, 50, 2])
+    np.testing.assert_array_equal(layer(ones, ones)[0, 25, 25], np.full(441, 2.5))

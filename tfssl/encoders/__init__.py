@@ -23,6 +23,7 @@ _HOME = {
     "r2plus1d18": "video",
     "audio_cnn": "audio",
     "text_bag": "text",
+    "flownet_c": "dense",
     "flownet_s": "dense",
 }
 NAMES = tuple(_HOME)

@@ -41,9 +41,8 @@ def views(examples, seed, size=(320, 1152), zoom=(0.9, 1.1), photometric=1.0):
     seeds = tf.random.split(seed, 5)
     pair = crop(frame_pair(examples["frames"], seeds[0]), seeds[1], size)
     pair = random_flip(pair, seeds[2])
-    batch = tf.shape(pair)[0]
-    factor = zoom[0] + tf.random.stateless_uniform([batch, 2], seeds[3]) * (zoom[1] - zoom[0])
-    flows = [magnification(size, factor[:, 0]), magnification(size, factor[:, 0] * factor[:, 1])]
+    factor = tf.random.stateless_uniform([tf.shape(pair)[0], 2], seeds[3], *zoom)
+    flows = [magnification(size, f) for f in (factor[:, 0], factor[:, 0] * factor[:, 1])]
     clean = tf.stack([geometry.warp(pair[:, i], flow) for i, flow in enumerate(flows)], axis=1)
     mask = geometry.interior(clean[:, 0], -int(-min(size) * BORDER // 1))  # rounded up
     return {
@@ -74,8 +73,7 @@ def crop(pair, seed, size):
 def magnification(size, factor):
     """The flow [B, height, width, 2] that scales by `factor` [B] about the middle."""
     x, y = (tf.range(n, dtype=tf.float32) - (n - 1) / 2 for n in size[::-1])
-    away = tf.stack(tf.meshgrid(x, y), axis=-1)  # [height, width, 2]
-    return (factor - 1)[:, None, None, None] * away
+    return (factor - 1)[:, None, None, None] * tf.stack(tf.meshgrid(x, y), axis=-1)
 
 
 def recolour(pair, seed, strength=1.0):
@@ -96,7 +94,7 @@ class UnFlow(Method):
     """Flow both ways at several scales: census, smoothness and, once masking is on, consistency.
 
     Args:
-        encoder: `flownet_s` (in the paper FlowNetC, which correlates the two frames).
+        encoder: `flownet_c`, which correlates the two frames, `flownet_s`, or one with their taps.
         masking_from: the step from which occluded pixels are masked and flows must agree.
         weights, radii: of the scales, finest first, and of their census windows in pixels.
     """
@@ -154,6 +152,7 @@ def recipe(
     batch_size=4,
     epochs=27027,  # 1,000,000 steps on 151 sequences, a pair of each an epoch
     learning_rate=1e-4,
+    encoder="flownet_c",
     width=64,
     weights=WEIGHTS,
     radii=RADII,
@@ -173,7 +172,7 @@ def recipe(
     view = functools.partial(views, size=size, zoom=zoom, photometric=photometric)
     dataset = batching.train(load(data, keys=("frames",)), view, batch_size, seed)
     steps = max(1, round(dataset.steps * epochs))
-    encoder = encoders.get("flownet_s", width=width)
+    encoder = encoders.get(encoder, width=width) if isinstance(encoder, str) else encoder
     model = UnFlow(encoder, round(steps * masking), weights, radii)
     stages = ((0.0, masking, 1.0), (masking, 1.0, 0.1))
     falls = [
@@ -194,6 +193,7 @@ SMALL = dict(
     batch_size=8,
     epochs=47,  # some 1,500 steps
     learning_rate=2e-3,
+    encoder="flownet_s",
     width=16,
     weights=WEIGHTS[:3],
     radii=(2, 1, 1),
