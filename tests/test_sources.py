@@ -341,6 +341,16 @@ def test_sounds_are_mono_floats_and_bad_ones_are_listed(tmp_path):
         assert abs(len(one["audio"]) - 8000) < 1200  # mp3 pads
 
 
+@pytest.mark.parametrize("right", [1.0, 0.0])
+def test_a_sound_of_two_channels_becomes_their_mean(tmp_path, right):
+    tone = 0.9 * np.sin(np.arange(8000) * 0.2)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as out:
+        out.setparams((2, 2, 16000, 0, "NONE", None))
+        out.writeframes((np.stack([tone, right * tone], 1) * 32767).astype("<i2").tobytes())
+    (heard,) = pipelines.load(tmp_path, keys=("audio",)).as_numpy_iterator()
+    np.testing.assert_allclose(heard["audio"], (1 + right) / 2 * tone, atol=2e-4)
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mpg", "avi", "mov"])
 def test_videos_become_frames_and_sound_of_one_length(tmp_path, ending):
     fps = 25

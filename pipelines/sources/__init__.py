@@ -57,7 +57,7 @@ def load(
             `accepting` says around the call.
         short_side: videos are scaled down to this short side, in pixels; never up.
         max_frames: longer videos are cut to this number of frames, and their sound with them.
-        sample_rate: of the sound, in Hz; files are resampled to it and mixed to mono.
+        sample_rate: of the sound, in Hz; files are resampled to it, their channels averaged.
         progress: called with (done, total) while files are looked at.
 
     Returns:
