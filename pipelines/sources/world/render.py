@@ -248,37 +248,42 @@ def _cast(views, group, kind, side, size, geometry, colours):
     depth = t[:, -1] if geometry else None
     if not colours:
         return None, None, depth
-    t = t[:, :4]
-    hit = np.isfinite(t)
-    t = np.where(hit, t, _F(1))
-    p = tuple(o[i] + t * d[i][:, :4] for i in range(3))
-    shaded = _shade(views, view, row, looks, scale, turn, kind, p)
-    weight = hit * _F(0.25)
-    summed = np.empty((len(group), side, side, 3), _F)
-    for i in range(3):
-        shaded[i] *= weight
-        q = shaded[i]
-        summed[..., i] = q[:, 0] + q[:, 1] + q[:, 2] + q[:, 3]
-    return summed, weight[:, 0] + weight[:, 1] + weight[:, 2] + weight[:, 3], depth
-
-
-def _shade(views, view, row, looks, scale, turn, kind, p):
-    """Colours, three arrays [I, R, s, s], of surface points `p` (tuple of three of that shape)."""
+    # Half of the rays and more pass by: only those that hit are shaded, in one flat array.
+    hit = np.isfinite(t[:, :4])
+    counts = np.count_nonzero(hit.reshape(len(group), -1), axis=1)
+    to = np.flatnonzero(hit)
+    at = to + np.repeat(np.arange(len(group)) * (t.shape[1] - 4) * side**2, counts)
 
     def spread(values):
-        return values.astype(_F)[:, None, None, None]
+        """Values [I] for the rays of each: one number where all are equal, as within a clip."""
+        values = values.astype(_F)
+        return values[0] if (values == values[0]).all() else np.repeat(values, counts)
 
+    t = t.ravel().take(at)
+    p = tuple(spread(origin[:, i]) + t * d[i].ravel().take(at) for i in range(3))
+    wooden = np.flatnonzero(np.repeat([look[3] != 0 for look in looks], counts))
+    glossy = np.flatnonzero(np.repeat([look[5] > MATT for look in looks], counts))
+    shaded = _shade(views, view, row, looks, scale, turn, kind, p, spread, wooden, glossy)
+    summed = np.empty((len(group), side, side, 3), _F)
+    for i in range(3):
+        samples = np.zeros(hit.shape, _F)
+        samples.ravel()[to] = shaded[i] * _F(0.25)
+        summed[..., i] = samples[:, 0] + samples[:, 1] + samples[:, 2] + samples[:, 3]
+    return summed, hit.sum(1, dtype=_F) * _F(0.25), depth
+
+
+def _shade(views, view, row, looks, scale, turn, kind, p, spread, wooden, glossy):
+    """Colours, three arrays [N], of surface points `p` (a tuple of three [N]).
+
+    `spread` brings values [I] of the instances to their rays; `wooden` and `glossy` are places
+    among the rays.
+    """
     n = normal(kind, p)
     n = [n[i] * spread(1 / scale[:, i]) for i in range(3)]
     squared = n[0] * n[0] + n[1] * n[1] + n[2] * n[2]
     length = 1 / np.sqrt(np.maximum(squared, _F(1e-12)))
     scene = views.scene[view]
     light = np.stack([views.scenes[s].light for s in scene])
-    toward = views.eye[view] - views.centre[view, row]
-    toward /= np.sqrt((toward**2).sum(1, keepdims=True))
-    half = light + toward
-    half /= np.sqrt((half**2).sum(1, keepdims=True))
-    up = np.broadcast_to(np.array([0.0, 1.0, 0.0]), light.shape)
 
     def along(vectors):  # dot products of world vectors [I, 3] with the unit normals
         v = (vectors[:, None] * np.swapaxes(turn, 1, 2)).sum(-1)
@@ -299,27 +304,34 @@ def _shade(views, view, row, looks, scale, turn, kind, p):
         phase += q[2] * spread(waves[:, i, 2])
         phase += spread(waves[:, i, 3])
         pattern = pattern + np.cos(phase, out=phase)
-    wooden = np.nonzero(rings)[0]
+
+    def some(values, places):  # as spread, for the rays at `places`
+        values = spread(values)
+        return values if values.ndim == 0 else values[places]
+
     if wooden.size:
         radius = np.sqrt(q[0][wooden] ** 2 + q[2][wooden] ** 2)
-        grain = spread(rings[wooden]) * radius + _F(0.7) * pattern[wooden]
+        grain = some(rings, wooden) * radius + _F(0.7) * pattern[wooden]
         pattern[wooden] = np.cos(grain)
     pattern *= spread(gain)
     mix = pattern / np.sqrt(1 + pattern * pattern)
     mix *= _F(0.5)
     mix += _F(0.5)
-    sun = spread(np.array([views.scenes[s].sun for s in scene]))
+    sun = np.array([views.scenes[s].sun for s in scene])
     lit = along(light)
     np.maximum(lit, 0, out=lit)
-    lit *= sun
-    lit += _F(BOUNCE_LIGHT) * along(up)
+    lit *= spread(sun)
+    lit += _F(BOUNCE_LIGHT) * along(np.broadcast_to(np.array([0.0, 1.0, 0.0]), light.shape))
     lit += _F(SKY - BOUNCE_LIGHT - DIM)
     glint = np.zeros_like(lit)
-    glossy = np.nonzero(shine > MATT)[0]
     if glossy.size:
+        toward = views.eye[view] - views.centre[view, row]
+        toward /= np.sqrt((toward**2).sum(1, keepdims=True))
+        half = light + toward
+        half /= np.sqrt((half**2).sum(1, keepdims=True))
         facing = np.maximum(along(half)[glossy], _F(1e-6))
-        facing = np.exp(np.log(facing) * spread(gloss[glossy]))
-        glint[glossy] = facing * spread(shine[glossy]) * sun[glossy]
+        facing = np.exp(np.log(facing) * some(gloss, glossy))
+        glint[glossy] = facing * some(shine, glossy) * some(sun, glossy)
     out = []
     for i in range(3):
         colour = mix * spread(base[:, i] - second[:, i])
