@@ -32,10 +32,12 @@ def _quadratic(a, b, c):
     return (-b - root) / a, (-b + root) / a, miss
 
 
-def _slab(o, d, half):
+def _slab(o, d, *halves):
+    """Where a ray enters and leaves the slab from -half to half, for each of `halves`."""
     inverse = 1 / np.where(np.abs(d) < 1e-6, np.float32(1e-6), d)
-    middle, reach = -o * inverse, half * np.abs(inverse)
-    return middle - reach, middle + reach
+    middle, length = -o * inverse, np.abs(inverse)
+    reaches = [half * length for half in halves]
+    return [(middle - reach, middle + reach) for reach in reaches]
 
 
 def _sphere(o, d, radius, y=0.0):
@@ -46,11 +48,10 @@ def _sphere(o, d, radius, y=0.0):
     return np.where(miss, np.inf, near)
 
 
-def _box(o, d, half):
-    near, far = _slab(o[0], d[0], half[0])
-    for axis in (1, 2):
-        low, high = _slab(o[axis], d[axis], half[axis])
-        near, far = np.maximum(near, low), np.minimum(far, high)
+def _box(x, y, z):
+    """The box that three slabs have in common."""
+    near = np.maximum(np.maximum(x[0], y[0]), z[0])
+    far = np.minimum(np.minimum(x[1], y[1]), z[1])
     return np.where(near > far, np.inf, near)
 
 
@@ -58,7 +59,7 @@ def _tube(o, d, radius, half):
     a = np.maximum(d[0] * d[0] + d[2] * d[2], 1e-9)
     b = o[0] * d[0] + o[2] * d[2]
     near, far, miss = _quadratic(a, b, o[0] * o[0] + o[2] * o[2] - radius**2)
-    low, high = _slab(o[1], d[1], half)
+    ((low, high),) = _slab(o[1], d[1], half)
     near, far = np.maximum(near, low), np.minimum(far, high)
     return np.where(miss | (near > far), np.inf, near)
 
@@ -82,7 +83,7 @@ def _cone(o, d):
 def _octahedron(o, d):
     near, far = None, None
     for sx, sy, sz in _FACES:
-        low, high = _slab(
+        ((low, high),) = _slab(
             sx * o[0] + sy * o[1] + sz * o[2],
             sx * d[0] + sy * d[1] + sz * d[2],
             OCTAHEDRON_REACH,
@@ -111,7 +112,7 @@ def intersect(kind, o, d):
     if kind == BALL:
         t = _sphere(o, d, 1.0)
     elif kind == CUBE:
-        t = _box(o, d, (CUBE_HALF,) * 3)
+        t = _box(*(_slab(o[i], d[i], CUBE_HALF)[0] for i in range(3)))
     elif kind == CYLINDER:
         t = _tube(o, d, CYLINDER_RADIUS, CYLINDER_HALF)
     elif kind == CONE:
@@ -125,11 +126,9 @@ def intersect(kind, o, d):
         for y in (DUMBBELL_AT, -DUMBBELL_AT):
             t = np.minimum(t, _sphere(o, d, DUMBBELL_RADIUS, y))
     else:
-        t = np.float32(np.inf)
-        for axis in range(3):
-            half = [CROSS_HALF] * 3
-            half[axis] = CROSS_ARM
-            t = np.minimum(t, _box(o, d, half))
+        thin, long = zip(*(_slab(o[i], d[i], CROSS_HALF, CROSS_ARM) for i in range(3)))
+        t = np.minimum(_box(long[0], *thin[1:]), _box(thin[0], long[1], thin[2]))
+        t = np.minimum(t, _box(*thin[:2], long[2]))
     return t.astype(np.float32, copy=False)
 
 
