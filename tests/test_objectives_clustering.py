@@ -133,6 +133,27 @@ def test_self_distillation_is_its_equation():
     )
 
 
+def test_a_graph_may_learn_the_number_of_views_at_its_step():
+    student, teacher = draw(2, 4, 3), draw(2, 2, 3, seed=1)
+    codes = np.exp(teacher) / np.exp(teacher).sum(-1, keepdims=True)
+    some = tf.TensorSpec([None, None, 3])
+    for loss, targets, expected in (
+        (
+            lambda s, q: clustering.swapped_prediction(s, q, 0.5),
+            codes,
+            swapped(student, codes, 0.5),
+        ),
+        (
+            lambda s, t: clustering.self_distillation(s, t, tf.zeros(3), 0.4, 0.3),
+            teacher,
+            distillation(student, teacher, np.zeros(3), 0.4, 0.3),
+        ),
+    ):
+        loss = tf.function(loss, input_signature=[some, some])
+        found = loss(tf.constant(student, tf.float32), tf.constant(targets, tf.float32))
+        assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
 def test_self_distillation_has_the_worked_values():
     logits = np.array([[[0.1, 0, 0]]])
     student = np.concatenate([logits * 9, logits], 1)  # its own view is skipped

@@ -43,6 +43,14 @@ def test_warp_by_whole_pixels_copies_and_keeps_the_last_row_and_column():
     assert not np.any(far)
 
 
+def test_a_flow_that_is_no_number_gives_none_and_spares_its_neighbours():
+    """A run that diverges shall end by its loss, not by an index outside of the image."""
+    flow = np.zeros((1, 3, 3, 2))
+    flow[0, 1, 1] = np.nan
+    warped = geometry.warp(np.ones((1, 3, 3, 1)), flow).numpy()[0, ..., 0]
+    assert np.isnan(warped).tolist() == [[False] * 3, [False, True, False], [False] * 3]
+
+
 def test_the_slope_of_a_warp_at_whole_pixels_is_that_towards_the_right_and_below():
     images = draw(2, 5, 6, 3)
     for shift in (0.0, 1.0, -2.0):

@@ -133,8 +133,8 @@ def assign(similarity):
 def _other_views(log_probabilities, targets):
     """Mean cross-entropy of [B, V, K] with [B, G, K] over all pairs of different views."""
     targets = tf.stop_gradient(float32(targets))
-    views, targets_given = log_probabilities.shape[1], targets.shape[1]
+    samples, targets_given, _ = tf.unstack(tf.shape(targets))
+    views = tf.shape(log_probabilities)[1]  # which a step of relaxed shapes does not know
     pairs = -tf.einsum("bgk,bvk->gv", targets, log_probabilities)
     pairs *= 1 - tf.eye(targets_given, views)
-    samples = float32(tf.shape(targets)[0])
-    return tf.reduce_sum(pairs) / (samples * targets_given * (views - 1))
+    return tf.reduce_sum(pairs) / float32(samples * targets_given * (views - 1))

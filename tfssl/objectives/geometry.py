@@ -34,7 +34,9 @@ def warp(images, flow):
 
     def corner(cx, cy):
         inside = (cx >= 0) & (cx <= float32(width - 1)) & (cy >= 0) & (cy <= float32(height - 1))
-        # Clipped as floats, since a huge flow has no integer.
+        # Clipped as floats, since a huge flow has no integer; of no place at all, where the flow
+        # is NaN, any will do: the weights are NaN too.
+        cx, cy = (tf.where(tf.math.is_finite(c), c, 0.0) for c in (cx, cy))
         column = tf.cast(tf.clip_by_value(cx, 0, float32(width - 1)), tf.int32)
         row = tf.cast(tf.clip_by_value(cy, 0, float32(height - 1)), tf.int32)
         values = tf.gather_nd(images, tf.stack([row, column], axis=-1), batch_dims=1)
