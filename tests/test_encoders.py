@@ -132,6 +132,13 @@ def test_positions_hold_sine_and_cosine_of_column_and_row():
         )
 
 
+def test_patches_begin_as_a_linear_layer_of_glorot_would_have_them():
+    """Its convolution's own law counts outputs at every pixel: it starts four times as faint."""
+    kernel = np.array(encoders.get("vit_mini", depth=1).get_layer("patch_embedding").project.kernel)
+    assert kernel.shape == (4, 4, 3, 128)
+    assert np.abs(kernel).max() == pytest.approx(np.sqrt(6 / (48 + 128)), rel=0.01)
+
+
 def test_a_transformer_runs_on_some_of_its_tokens():
     encoder = encoders.get("vit_mini", depth=2)
     x = encoder.get_layer("normalise")(batch(encoder))

@@ -32,11 +32,19 @@ class PatchEmbedding(keras.layers.Layer):
     def __init__(self, patch, dim, **kwargs):
         super().__init__(**kwargs)
         self.patch, self.dim = patch, dim
-        self.project = keras.layers.Conv2D(
-            dim, patch, patch, kernel_initializer="glorot_uniform", dtype=self.dtype_policy
-        )
 
     def build(self, shape):
+        # Glorot's law for the linear layer that this is. For a convolution it counts `dim` outputs
+        # at every pixel, and patches would begin several times fainter than their positions.
+        limit = (6 / (self.patch**2 * shape[-1] + self.dim)) ** 0.5
+        self.project = keras.layers.Conv2D(
+            self.dim,
+            self.patch,
+            self.patch,
+            kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
+            dtype=self.dtype_policy,
+            name="project",
+        )
         self.project.build(shape)
         self.positions = positions(shape[1] // self.patch, shape[2] // self.patch, self.dim)
 
