@@ -82,7 +82,7 @@ def test_each_view_is_standardised_by_itself():
     model, x = method(), pair()
     z = np.array(model(tf.stack([x[:, 0], 0.2 * x[:, 1]], axis=1), training=True))
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(z.std(axis=0), 1, atol=0.1)  # Keras' epsilon is 1e-3
+    np.testing.assert_allclose(z.std(axis=0), 1, atol=2e-3)
     assert not any(getattr(layer, "use_bias", False) for layer in model.projector.layers)
     assert not model.projector.layers[-1].trainable_weights
 

@@ -78,7 +78,7 @@ def test_embeddings_are_standardised_view_by_view_and_nothing_can_undo_it():
     different = tf.stack([x[:, 0], 0.3 * x[:, 1]], axis=1)  # views of other brightness
     z = np.array(model(different, training=True)["embedding"])
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(z.std(axis=0), 1, atol=0.1)  # Keras' epsilon is 1e-3
+    np.testing.assert_allclose(z.std(axis=0), 1, atol=2e-3)
 
 
 def test_the_predictors_rate_stays_while_the_encoders_falls():

@@ -27,7 +27,10 @@ def mlp(inputs, widths, normalise=True, normalise_last=False, bias_last=True, na
         layers.append(keras.layers.ReLU())
     layers.append(keras.layers.Dense(widths[-1], use_bias=bias_last and not normalise_last))
     if normalise_last:
-        layers.append(BatchNormalization(synchronized=True, center=False, scale=False))
+        # The epsilon of the codes that end so; with Keras' own, 1e-3, an untrained network's
+        # outputs, which vary little, would stay well below the variance of 1 that this is for.
+        last = BatchNormalization(epsilon=1e-5, synchronized=True, center=False, scale=False)
+        layers.append(last)
     return keras.Sequential(layers, name=name)
 
 
