@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import struct
 import wave
 
@@ -220,6 +221,17 @@ def test_broken_files_among_good_ones_are_named_and_counted(tmp_path):
     with pytest.raises(BadInput, match=r"5 of 17 files are broken .*--max-broken 0.2") as error:
         pipelines.load(tmp_path, max_broken=0.2)
     assert len(str(error.value)) < 600
+
+
+def test_a_link_to_itself_costs_one_file_and_a_name_of_two_lines_one_line(tmp_path):
+    for i in range(6):
+        picture(tmp_path / f"{i}.png", seed=i)
+    os.symlink(tmp_path / "self.png", tmp_path / "self.png")
+    (tmp_path / "two\nlines.png").touch()
+    dataset = pipelines.load(tmp_path)
+    assert [path for path, _ in dataset.broken] == ["self.png", "two\nlines.png"]
+    lines = broken_report(dataset.broken, dataset.total).splitlines()
+    assert lines[1] == r"broken: two\nlines.png: empty file" and len(lines) == 3
 
 
 def test_a_folder_of_broken_files_is_refused(tmp_path):
@@ -460,6 +472,18 @@ def test_a_bad_table_names_row_and_column(tmp_path, content, says):
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(BadInput, match=says):
         pipelines.load(tmp_path / "t.csv")
+
+
+def test_labels_may_be_any_whole_numbers_and_texts_hold_any_line_ends(tmp_path):
+    for i in range(3):
+        picture(tmp_path / f"{i}.png", seed=i)
+    for label, names in (("2", ["0", "1", "2"]), ("20240131000", []), ("9" * 25, ["1", "9" * 25])):
+        table = "image,caption,label\n" + f'0.png,a\u2028b,{label}\n1.png,"c\nd",1\n2.png,e,1\n'
+        (tmp_path / "table.csv").write_text(table, encoding="utf-8")
+        dataset = pipelines.load(tmp_path / "table.csv", "all")
+        assert dataset.class_names == names
+        texts = [one["text"].decode() for one in dataset.as_numpy_iterator()]
+        assert texts == ["a\u2028b", "c\nd", "e"]
 
 
 def test_bad_json_names_its_row(tmp_path):

@@ -93,6 +93,11 @@ def load(
 def found(spec, split, keys, options):
     """The dataset that `load` describes."""
     name, split = parse(spec, split)
+    if not name:  # as a path it would be the current folder
+        raise BadInput(
+            f"--data {spec!r} names nothing: give a folder, a .csv or .jsonl file, digits, world "
+            "or tfds:NAME."
+        )
     if name == "digits":
         from tfssl.pipelines.sources import digits
 
@@ -201,10 +206,10 @@ def missing(name):
     near = difflib.get_close_matches(str(path), around, 1) or difflib.get_close_matches(
         name, EMBEDDED, 1
     )
-    hint = f"did you mean {near[0][-200:]}? " if near else ""
+    hint = f"did you mean {near[0][-200:]}? Give" if near else "give"
     return (
-        f"--data {name[-200:]}: there is no such file or folder; {hint}"
-        "Give a folder, a .csv or .jsonl file, digits, world or tfds:NAME."
+        f"--data {name[-200:]}: there is no such file or folder; {hint} "
+        "a folder, a .csv or .jsonl file, digits, world or tfds:NAME."
     )
 
 

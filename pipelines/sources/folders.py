@@ -43,7 +43,8 @@ def kind_of(name):
 
 def own_splits(folder):
     """{split: folder's name} where a folder holds train/ and test/ (or val/), else {}."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    # Not DirEntry.is_dir, which raises at a link that leads to itself.
+    names = sorted(name for name in os.listdir(folder) if os.path.isdir(folder / name))
     known = {}
     for name in names:
         split = splits.SAME.get(name.lower(), name.lower())

@@ -165,18 +165,15 @@ def video(
         example["frame_times"] = (np.asarray(times, np.float64) - first).astype(np.float32)
         example["fps"] = np.float32(rate(times, nominal))
     samples = mixer.samples() if mixer else np.zeros([0], np.float32)
-    if samples.size:
-        if not np.isfinite(samples).all():
-            raise Unreadable("its sound holds NaN or infinite samples")
-        if samples.any():
-            shift = round((mixer.begins - first) * sample_rate)
-            samples = np.pad(samples, (max(0, shift), 0))[max(0, -shift) :]
-            if frames:
-                samples = fitted(samples, round(duration(example) * sample_rate))
-            elif end is not None:
-                samples = samples[: round((end - start) * sample_rate)]
-            example["audio"] = samples
-            example["audio_offset"] = np.float32(mixer.begins - first)
+    if samples.any():
+        shift = round((mixer.begins - first) * sample_rate)
+        samples = np.pad(samples, (max(0, shift), 0))[max(0, -shift) :]
+        if frames:
+            samples = fitted(samples, round(duration(example) * sample_rate))
+        elif end is not None:
+            samples = samples[: round((end - start) * sample_rate)]
+        example["audio"] = samples
+        example["audio_offset"] = np.float32(mixer.begins - first)
     return example
 
 
@@ -205,8 +202,6 @@ def sound(path, sample_rate=16000, start=0.0, end=None):
         raise Unreadable("it holds no samples")
     if name in KNOWS_LENGTH and len(samples) < ENOUGH * promised * sample_rate:
         raise Unreadable(f"cut short: {len(samples) / sample_rate:.2f} of {promised:.2f} s")
-    if not np.isfinite(samples).all():
-        raise Unreadable("it holds NaN or infinite samples")
     if not samples.any():
         raise Unreadable("it is silent: every sample is zero")
     samples = samples[
@@ -305,17 +300,16 @@ class Mixer:
             self.flush()
             self.keep(np.zeros([round((begins - self.begins) * self.sample_rate) - self.length]))
         if self.resampler is None:
-            # ffmpeg's own mono is the sum over root two: 3 dB more, and loud sounds would clip.
             self.resampler = av.AudioResampler("fltp", frame.layout, self.sample_rate)
         self.until = begins + frame.samples / frame.sample_rate
         for piece in self.resampler.resample(frame):
-            self.keep(piece.to_ndarray().mean(0))
+            self.keep(mono(piece))
 
     def flush(self):
         """Bring out what the resampler still holds."""
         if self.resampler is not None:
             for piece in self.resampler.resample(None):
-                self.keep(piece.to_ndarray().mean(0))
+                self.keep(mono(piece))
         self.resampler = None
 
     def keep(self, samples):
@@ -324,8 +318,19 @@ class Mixer:
         self.length += len(samples)
 
     def samples(self):
-        """Everything so far, float32 [N] in [-1, 1]."""
+        """Everything so far, float32 [N] in [-1, 1]; Unreadable if any of it is not finite."""
         self.flush()
         if not self.parts:
             return np.zeros([0], np.float32)
-        return np.clip(np.concatenate(self.parts), -1, 1)
+        samples = np.concatenate(self.parts)
+        if not np.isfinite(samples).all():
+            raise Unreadable("its sound holds NaN or infinite samples")
+        return np.clip(samples, -1, 1)
+
+
+def mono(frame):
+    """A frame of planar sound as [N], the mean of its channels.
+
+    ffmpeg's own mono of two is their sum over root two: 3 dB more, and loud sounds would clip.
+    """
+    return frame.to_ndarray().mean(axis=0)

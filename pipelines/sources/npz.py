@@ -1,5 +1,8 @@
 """One .npz file of arrays, in the layout of keras.datasets: x_train, y_train, x_test, y_test."""
 
+import zipfile
+import zlib
+
 import numpy as np
 
 from tfssl.pipelines.errors import BadInput
@@ -20,9 +23,10 @@ def load(path, split):
     try:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files if name[:2] in ("x_", "y_")}
-    except (OSError, ValueError, EOFError) as fault:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as fault:
         raise BadInput(f"{path} cannot be read as a NumPy archive ({str(fault)[:120]}).") from None
-    has = [part for part in PARTS if f"x_{part}" in arrays]
+    # Of length 0, or no arrays at all but numbers, they are as good as missing.
+    has = [part for part in PARTS if f"x_{part}" in arrays and arrays[f"x_{part}"].shape[:1] > (0,)]
     if "train" not in has:
         raise BadInput(
             f"{path} needs x_train (and y_train, x_test, y_test), as keras.datasets has."
@@ -35,12 +39,14 @@ def load(path, split):
         names = [f"train/{i}" for i in range(len(arrays["x_train"]))]
         wanted = [("train", splits.cut(names, split, path))]
     parts = [columns(arrays, part, chosen, path) for part, chosen in wanted]
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    if len({part["image"].shape[1:] for part in parts}) > 1:
+        raise BadInput(f"{path}: its splits hold pictures of several sizes: ask for one, @train.")
+    shared = records.shared_keys(parts)
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in shared}
     paths = joined.pop("path").tolist()
     dataset = records.anywhere({**joined, "index": np.arange(len(paths), dtype=np.int64)})
     dataset.paths = paths
-    labels = arrays.get("y_train")
-    dataset.class_names = [] if labels is None else [str(c) for c in range(int(labels.max()) + 1)]
+    dataset.class_names = splits.numbers(arrays["y_train"]) if "y_train" in arrays else []
     return dataset
 
 
@@ -52,7 +58,7 @@ def columns(arrays, part, chosen, path):
             f"{path}: x_{part} must be pictures, uint8 [N, H, W] or [N, H, W, 1 or 3], not "
             f"{x.dtype} {list(x.shape)}."
         )
-    if y is not None and (len(y) != len(x) or y.dtype.kind not in "iu"):
+    if y is not None and (y.shape not in ((len(x),), (len(x), 1)) or y.dtype.kind not in "iu"):
         raise BadInput(f"{path}: y_{part} must be {len(x)} integers, one for each picture.")
     chosen = np.arange(len(x)) if chosen is None else np.array(chosen)
     x = x[chosen]

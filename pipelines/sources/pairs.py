@@ -1,6 +1,7 @@
 """Tables that say what belongs together: csv and jsonl of paths and texts, or a text a line."""
 
 import csv
+import io
 import json
 import os
 import pathlib
@@ -57,9 +58,10 @@ def records(path):
         numbers = [whole(label) for label in labels]
         if None in numbers:
             class_names = sorted(set(labels))
-            numbers = [class_names.index(label) for label in labels]
+            place = {name: number for number, name in enumerate(class_names)}
+            numbers = [place[label] for label in labels]
         else:
-            class_names = [str(i) for i in range(max(numbers) + 1)] if min(numbers) >= 0 else []
+            class_names = splits.numbers(numbers)
         found = [r._replace(values={**r.values, "label": n}) for r, n in zip(found, numbers)]
     return found, of_split or None, [], class_names
 
@@ -81,7 +83,7 @@ def record(path, number, row, known):
                     f"{path}, row {number}, column {key!r}: {str(row[key])[:80]!r} is no number "
                     "of seconds."
                 ) from None
-    if times.get("start", 0.0) < 0 or times.get("end", float("inf")) <= times.get("start", 0.0):
+    if not 0 <= times.get("start", 0.0) < times.get("end", float("inf")):
         raise BadInput(f"{path}, row {number}: the clip's `end` must come after its `start` >= 0.")
     names = [str(row[key]) for key in known if key in files] or list(values.values())
     return Record(names[0], files, values, **times)
@@ -98,11 +100,12 @@ def cell(path, number, row, column):
 
 
 def whole(text):
-    """A label as int where it is written as one, else None."""
+    """A label as int where it is written as one, and 64 bits hold it, else None."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         return None
+    return number if abs(number) < 2**63 else None
 
 
 def table(path):
@@ -119,15 +122,20 @@ def table(path):
     elif path.suffix.lower() == ".jsonl":
         rows = list(json_lines(path, text))
     else:
-        reader = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
         rows = []
-        for row in reader:
-            if None in row:
-                raise BadInput(
-                    f"{path}, row {reader.line_num}: it has more cells than the first row has "
-                    "column names; put texts with commas into double quotes."
-                )
-            rows.append((reader.line_num, {str(k).strip().lower(): v for k, v in row.items()}))
+        try:
+            for row in reader:
+                if None in row:
+                    raise BadInput(
+                        f"{path}, row {reader.line_num}: it has more cells than the first row has "
+                        "column names; put texts with commas into double quotes."
+                    )
+                rows.append((reader.line_num, {str(k).strip().lower(): v for k, v in row.items()}))
+        except csv.Error as error:
+            raise BadInput(
+                f"{path}, row {reader.line_num}: {error}; is a double quote open before it?"
+            ) from None
     if not rows:
         raise BadInput(f"{path} holds no rows below its column names.")
     return rows
@@ -140,8 +148,9 @@ def json_lines(path, text):
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}, row {number}: not JSON ({error.msg}).") from None
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", str(error))
+            raise BadInput(f"{path}, row {number}: not JSON ({reason[:80]}).") from None
         if not isinstance(row, dict):
             raise BadInput(
                 f'{path}, row {number}: a JSON object such as {{"image": ...}} is needed.'

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import re
 import threading
 import warnings
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from tfssl.pipelines.sources.images import Unreadable
 MEMORY = 2**30
 # What comes along with a content that was asked for.
 COMPANIONS = ("fps", "frame_times", "sample_rate")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Record(NamedTuple):
@@ -149,7 +151,7 @@ def look_at(records, wants, progress, memory):
 
 def broken_report(broken, total):
     """The lines that `ingest` and `pretrain` both print: every broken file, then their count."""
-    lines = [f"broken: {shown(path)}: {reason}" for path, reason in broken]
+    lines = [f"broken: {in_one_line(path)}: {reason}" for path, reason in broken]
     if broken:
         lines.append(f"{len(broken)} of {total} files are broken and were skipped.")
     return "\n".join(lines)
@@ -158,6 +160,11 @@ def broken_report(broken, total):
 def shown(path):
     """A path that can be printed even where its name is no valid Unicode."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def in_one_line(path):
+    """A path as `shown`, with escapes for what would break a line or steer a terminal."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], shown(path))
 
 
 def refuse(broken, total, max_broken, what):
@@ -171,7 +178,7 @@ def refuse(broken, total, max_broken, what):
         )
         raise BadInput(
             f"{what}: {len(broken)} of {total} files are broken "
-            f"(such as {shown(path)[-120:]}: {reason[:80]}), {hint}"
+            f"(such as {in_one_line(path)[-120:]}: {reason[:80]}), {hint}"
         )
 
 

@@ -6,6 +6,7 @@ from tfssl.pipelines.errors import BadInput
 
 SPLITS = ("train", "test", "val")
 ALL = "all"
+MOST_CLASSES = 10**6
 SAME = {"valid": "val", "validation": "val"}
 TENTH = 10
 
@@ -66,3 +67,13 @@ def choose(has, split, what):
         f"{what} has no split {split!r}; it holds {', '.join(sorted(has))}: "
         f"use @{sorted(has)[0]}, say."
     )
+
+
+def numbers(labels):
+    """The class names "0", "1", ... up to the largest of whole numbers that serve as labels.
+
+    [] where they are no count of classes: negative ones, or numbers such as dates.
+    """
+    if not 0 <= min(labels) <= max(labels) < MOST_CLASSES:
+        return []
+    return [str(number) for number in range(int(max(labels)) + 1)]

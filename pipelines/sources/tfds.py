@@ -55,7 +55,8 @@ def find(root, name):
     """The folder below `root` that holds a prepared set: name[/config][/version]."""
     base, _, version = name.partition(":")
     here = root / base
-    found = sorted(path.parent for path in here.glob("**/dataset_info.json")) if base else []
+    inside = bool(base) and not base.startswith("/") and ".." not in base.split("/")
+    found = sorted(path.parent for path in here.glob("**/dataset_info.json")) if inside else []
     if version:
         found = [path for path in found if path.name == version]
     configs = sorted({path.parent for path in found})
