@@ -250,7 +250,7 @@ def _steps(ds, batch_size):
     if count < batch_size:
         raise BadInput(
             f"The data has {count} example{'s' * (count != 1)}, fewer than one batch of "
-            f"{batch_size}: choose a batch size of at most {count}."
+            f"{batch_size}: choose a batch_size (--batch-size) of at most {count}."
         )
     return count // batch_size
 

@@ -23,7 +23,6 @@ PARTS = 8
 PCM = 2**15
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 WORK = ".unfinished"
-BROKEN = "broken.jsonl"
 
 
 class Report(NamedTuple):
@@ -102,9 +101,11 @@ def ingest(
 
 def listed(source):
     """Records, splits, strays and class names of a source, as `load` finds them."""
-    from tfssl.pipelines.sources import missing
+    from tfssl.pipelines.sources import EMBEDDED, missing
 
     if not source.exists():
+        if str(source).partition(":")[0] in (*EMBEDDED, "tfds"):
+            raise BadInput(f"{source} is no folder of files: it needs no ingest, use it as --data.")
         raise BadInput(missing(str(source)))
     if source.is_dir():
         if (source / "dataset_info.json").is_file():
@@ -376,7 +377,7 @@ def assemble(work, dest, plan, features, results, broken, total, class_names):
         check_data=False,
     )
     lines = [json.dumps({"path": records.shown(path), "reason": why}) for path, why in broken]
-    (ready / BROKEN).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    (ready / shards.BROKEN).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     shapes = {}
     for result in results:
         shapes = merged(shapes, result["shapes"])
@@ -389,11 +390,9 @@ def assemble(work, dest, plan, features, results, broken, total, class_names):
 
 def finished(dest):
     """The report of a `dest` that is complete."""
-    about = json.loads((dest / shards.MANIFEST).read_text(encoding="utf-8"))
-    lines = (dest / BROKEN).read_text(encoding="utf-8").splitlines()
-    broken = [(entry["path"], entry["reason"]) for entry in map(json.loads, lines)]
+    about = shards.notes(dest)
     written = {split: len(info["paths"]) for split, info in about["splits"].items()}
-    return Report(dest, written, broken, about["total"])
+    return Report(dest, written, about["broken"], about["total"])
 
 
 def place(source, target):

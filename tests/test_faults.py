@@ -1,15 +1,22 @@
 """Whatever callers do wrong is told in a sentence, with exit code 2, and nothing is lost."""
 
 import json
+import os
 import pathlib
+import signal
 import struct
+import subprocess
+import sys
 import wave
 import zlib
 
 import numpy as np
 import pytest
-from command_line import TINY, call, refused
+import tensorflow as tf
+from command_line import ROOT, TINY, call, refused
 from PIL import Image
+
+from tfssl.cli.console import callers_fault
 
 SIMCLR = ("pretrain", "image.simclr", *TINY)
 
@@ -71,6 +78,7 @@ WRONG_OPTIONS = [
     (["--data", "tfds:"], "tfds:"),
     (["--data", "world:nope=3"], "nope"),
     (["--data", "world:n"], "world:n"),
+    (["--data", "@train"], "@train"),
     (["--data", "x" * 5000], "too long"),
     (["--data", "digits@val"], "@train"),
     (["--encoder", "resnet99"], "did you mean resnet9"),
@@ -199,6 +207,9 @@ def test_files_that_are_not_what_their_name_says_are_refused(tmp_path, out):
         ("hole.csv", b"image,caption\n,x\n", ["hole.csv", "image"]),
         ("cut.jsonl", b'{"image": \n', "row 1"),
         ("list.jsonl", b"[1, 2]\n", "row 1"),
+        ("deep.jsonl", b"[" * 100_000, "row 1"),
+        ("open.csv", b'image\n"0.jpg,' + b"x" * 150_000, ["open.csv", "row 1", "quote"]),
+        ("zip.npz", b"PK\x03\x04 and no more", "zip.npz"),
         ("readme.md", b"# hello", "readme.md"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -223,8 +234,11 @@ def test_broken_files_among_good_ones_are_skipped_listed_and_counted(tmp_path, o
     assert "4 of 12 files are broken and were skipped." in done.err
     ingested = call("ingest", folder, tmp_path / "shards", "--quiet")
     assert ingested.code == 0, ingested
-    for line in done.err.strip().splitlines():
+    lines = done.err.strip().splitlines()
+    for line in lines:
         assert line in ingested.out + ingested.err
+    again = ("--data", tmp_path / "shards", "--batch-size", 64, "--out", tmp_path / "other")
+    assert call(*SIMCLR, *again).err.splitlines()[:-1] == lines  # and then that 64 are too many
 
 
 def test_a_source_that_is_mostly_broken_is_refused(tmp_path, out):
@@ -338,6 +352,44 @@ def test_evaluating_something_that_is_no_encoder_is_refused(tmp_path, run):
         assert not (tmp_path / name).exists()
 
 
+def test_a_network_that_takes_something_else_is_refused_by_its_input(tmp_path):
+    """Anybody's SavedModel may come, but not of grey or 8-bit pictures, or of two inputs."""
+    for name, inputs in {
+        "grey": [tf.TensorSpec([None, None, None, 1], tf.float32)],
+        "bytes": [tf.TensorSpec([None, None, None, 3], tf.uint8)],
+        "first": [tf.TensorSpec([None, 3, 32, 32], tf.float32)],
+        "alone": [tf.TensorSpec([1, 32, 32, 3], tf.float32)],
+        "pair": [tf.TensorSpec([None, 8, 8, 3], tf.float32, name=n) for n in "ab"],
+    }.items():
+        module = tf.Module()
+        module.mean = tf.function(lambda *x: tf.reduce_mean(x[0], [1, 2]), input_signature=inputs)
+        tf.saved_model.save(module, str(tmp_path / name), signatures=module.mean)
+        words = ("embed", tmp_path / name, "digits", "--out", tmp_path / "f.npz")
+        refused(*words, naming=[name, "takes"])
+
+
+def test_what_a_protocol_cannot_measure_is_named(run, tmp_path):
+    for i, split in enumerate(("train", "test")):
+        pictures(tmp_path / "data" / split / "a", 3, first=6 * i)
+    pictures(tmp_path / "data" / "test" / "b", 3, first=20)
+    words = ("evaluate", run, "--data", tmp_path / "data", "--protocol", "knn")
+    refused(*words, naming=[tmp_path / "data", "same label"])
+    refused(*words, "--json", tmp_path, naming="--json")
+
+
+def test_a_full_disk_is_told_in_a_sentence():
+    text = callers_fault(OSError(28, os.strerror(28)))
+    assert "No space left" in text and callers_fault(RuntimeError(f"f.data; {text}"))
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    done = subprocess.run(
+        f"{sys.executable} -m tfssl list --json | true; exit ${{PIPESTATUS[0]}}",
+        **{"shell": True, "executable": "/bin/bash", "capture_output": True, "cwd": ROOT},
+    )
+    assert done.returncode == 128 + signal.SIGPIPE and not done.stderr, done
+
+
 def test_a_tampered_encoder_is_refused(run, tmp_path):
     dest = tmp_path / "dest"
     assert call("export", run, dest).code == 0
@@ -412,5 +464,11 @@ def test_damaged_shards_are_named(tmp_path, out):
     shard.unlink()
     refused(*words, naming=shard.name)
     assert not out.exists()
+    shard.write_bytes(whole)
+    for name in ("tfssl.json", "broken.jsonl"):
+        good = (shards / name).read_text()
+        (shards / name).write_text("{")
+        refused(*words, naming=name)
+        (shards / name).write_text(good)
     (shards / "dataset_info.json").write_text("{")
     refused(*words, naming="shards")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import records, splits, tfds
 
-MANIFEST = "tfssl.json"
+MANIFEST, BROKEN = "tfssl.json", "broken.jsonl"
 # Every byte of sets up to this size is checked; of larger ones only where records begin and end.
 CHECK_ALL = 2**30
 HEADER, FOOTER = 12, 4
@@ -39,7 +39,7 @@ def load(folder, split, keys=(), max_frames=None, max_broken=0.5):
         ) from None
     if not (folder / MANIFEST).is_file():
         return tfds.from_builder(builder, split, keys, str(folder))
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = notes(folder)
     if split == splits.ALL:
         parts = list(manifest["splits"])
     else:
@@ -59,11 +59,13 @@ def ingested(builder, manifest, places, parts, keys, max_frames, max_broken, fol
     starts = itertools.accumulate((len(info["paths"]) for info in infos), initial=0)
     mute = {start + i for start, info in zip(starts, infos) for i in info["mute"]}
     sounds = len(mute) < len(names)
-    chosen, broken = list(range(len(names))), []
+    # What `ingest` could not read is told again, though nothing of it is here.
+    chosen, broken = list(range(len(names))), manifest["broken"]
     if mute and "audio" in keys:
         chosen = [i for i in chosen if i not in mute]
-        broken = [(names[i], "it has no sound") for i in sorted(mute)]
-        records.refuse(broken, len(names), max_broken, folder)
+        without = [(names[i], "it has no sound") for i in sorted(mute)]
+        records.refuse(without, len(names), max_broken, folder)
+        broken = sorted([*broken, *without])
     has = [key for key in builder.info.features if key not in NOT_EXAMPLE]
     if not sounds:
         has = [key for key in has if key not in ("audio", "sample_rate")]
@@ -115,8 +117,22 @@ def ingested(builder, manifest, places, parts, keys, max_frames, max_broken, fol
     dataset = records.anywhere({"index": index, "/position": np.array(chosen)}, example)
     dataset.paths = [names[i] for i in chosen]
     dataset.class_names = manifest["class_names"]
-    dataset.broken, dataset.total = broken, len(names)
+    dataset.broken, dataset.total = broken, manifest["total"]
     return dataset
+
+
+def notes(folder):
+    """What `ingest` wrote down: its manifest and `broken` [(path, reason)]; BadInput if damaged."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        lines = (folder / BROKEN).read_text(encoding="utf-8").splitlines()
+        broken = [(entry["path"], entry["reason"]) for entry in map(json.loads, lines)]
+        needed = {key: manifest[key] for key in ("splits", "class_names", "shapes", "total")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(
+            f"{folder}: its {MANIFEST} or {BROKEN} is damaged or missing: copy or ingest it again."
+        ) from None
+    return {**needed, "broken": broken}
 
 
 def check(builder, folder):

@@ -16,11 +16,11 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tfssl.cli import auditing, demonstration, evaluating, training
-from tfssl.cli.console import callers_fault, progress, say
+from tfssl.cli.console import callers_fault, note, progress, say
 from tfssl.cli.options import MaxBroken, Quiet
 from tfssl.errors import BadInput
 
-INTERRUPTED = 130
+INTERRUPTED, NOBODY_READS = 130, 141  # as of processes that SIGINT and SIGPIPE end
 
 app = typer.Typer(
     help="Self-supervised learning on TensorFlow and Keras 3.",
@@ -44,12 +44,17 @@ for command in (
 def main():
     """Runs a command; says what the caller did wrong in a sentence, and exits with 2."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):  # names of files are not to fail for want of a letter
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *rest, **more: say(str(message))
     warnings.filterwarnings("ignore", module="keras|tensorflow|tensorboard|google")
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except SystemExit:  # what typer makes of a pipe that was closed, as by `| head`
+        code = NOBODY_READS
     except Exception as fault:
         text = callers_fault(fault)
         if not text:
@@ -106,4 +111,6 @@ def ingest(
 
     with progress("reading", quiet) as step:
         done = ingesting.ingest(source, dest, max_broken=max_broken, progress=step)
-    print(done)
+    if done.broken:
+        print(done)
+    note(f"{done.dest}: {sum(done.written.values())} examples.", quiet)

@@ -99,10 +99,23 @@ def _takes(folder, front):
                 f"{folder} has no signature serving_default, so nothing says what it takes: save "
                 "it with one, or with tfssl.export."
             )
-        signature = signatures["serving_default"]
-        spec = next(iter(signature.structured_input_signature[1].values()))
+        inputs = signatures["serving_default"].structured_input_signature[1].values()
+        spec = next(iter(inputs), tf.TensorSpec([], tf.float32))
         text, shape = spec.dtype == tf.string, spec.shape
         shape = shape.as_list() if shape.rank is not None else ()
+        pixels = shape[-1:] if len(shape) in (4, 5) else []
+        if (
+            len(inputs) != 1
+            or not (text or spec.dtype.is_floating)
+            or any(size is not None for size in shape[:1])
+            or any(channels not in (None, 3) for channels in pixels)
+        ):
+            wants = ", ".join(f"{i.name} {i.dtype.name} {i.shape}" for i in inputs) or "nothing"
+            raise BadInput(
+                f"{str(folder)[-200:]} takes {wants[:150]}; what can be measured here takes one "
+                "tensor, whose first axis is a batch of any size: images float [B, H, W, 3], clips "
+                "[B, T, H, W, 3], sounds [B, N] or strings [B]: wrap it in one that does."
+            )
     key = "text" if text else {2: "audio", 4: "image", 5: "frames"}.get(len(shape), "image")
     return key, shape[1] if key == "frames" else None
 

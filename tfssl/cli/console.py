@@ -1,10 +1,13 @@
 """What the command line says, and how: notes, progress, plain words for the caller's mistakes."""
 
 import contextlib
+import errno
+import os
 import sys
 import time
 
 LONGEST_NAME = 300
+NO_ROOM = os.strerror(errno.ENOSPC)
 
 
 def note(text, quiet):
@@ -18,7 +21,11 @@ def say(text):
 
 def callers_fault(fault):
     """What to tell the caller who can mend a fault, in a sentence; "" for a fault of ours."""
-    if hasattr(fault, "format_message"):  # a wrong command line
+    if type(fault).__name__ == "NoArgsIsHelpError":
+        text = "No command was given: `tfssl --help` lists them; `tfssl demo` shows what they do."
+    elif NO_ROOM in str(fault):  # of Python or of TensorFlow
+        text = f"{NO_ROOM}: make some, then repeat the call; a run resumes where it stopped."
+    elif hasattr(fault, "format_message"):  # a wrong command line
         text = fault.format_message()
     elif type(fault).__name__ == "BadInput":  # of the learning side or of the data side
         text = str(fault)

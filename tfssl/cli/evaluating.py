@@ -1,5 +1,6 @@
 """`tfssl evaluate`, `embed` and `export`: what an encoder is worth, and what it gives."""
 
+import contextlib
 import pathlib
 from typing import Annotated
 
@@ -55,6 +56,8 @@ def evaluate(
             "does without, and measures the data sets of the transfer suite that are on this disk."
         )
     source, parts = _parts(data)
+    if json_ is not None and json_.is_dir():  # not after hours of measuring
+        raise BadInput(f"--json {json_}: this is a folder; give a file's name.")
     artefact = Artefact(encoder)
     on_classes = [name for name in names if name in ON_CLASSES and data]
     train = test = None
@@ -64,6 +67,10 @@ def evaluate(
         )
 
     def measured(model, who):
+        with _about(encoder, data):
+            return each(model, who)
+
+    def each(model, who):
         results = _measure(model, on_classes, train, test, seed, who, quiet) if on_classes else {}
         if not data:
             note(f"the transfer suite of {who} ...", quiet)
@@ -82,7 +89,8 @@ def evaluate(
         found["random"] = measured(artefact.untrained(seed), "a random encoder")
     if "supervised" in protocol:
         note("the same network trained with labels ...", quiet)
-        supervised = protocols.supervised(artefact.untrained(seed), train, test, seed=seed)
+        with _about(encoder, data):
+            supervised = protocols.supervised(artefact.untrained(seed), train, test, seed=seed)
         found["supervised"] = {"supervised": supervised}
     print(_table(found))
     if json_ is not None:
@@ -92,6 +100,19 @@ def evaluate(
         if test is not None:
             keep_neighbours(artefact, test)
         refresh_report(artefact.run)
+
+
+@contextlib.contextmanager
+def _about(encoder, data):
+    """Names what was given in a refusal of the protocols, which see arrays that have no name."""
+    try:
+        yield
+    except BadInput as fault:
+        told = str(fault)
+        if str(encoder) in told or (data and data in told):
+            raise
+        given = f"{str(encoder)[-120:]} on --data {data[-120:]}" if data else str(encoder)[-240:]
+        raise BadInput(f"{given}: {told}") from None
 
 
 def _keep(path, found):
@@ -192,7 +213,8 @@ def embed(
     model = artefact.load()
     ds = load(source, "all", max_broken, quiet, keys=(artefact.key,))
     tell_broken(ds, quiet)
-    found = extract(model, batches_of(ds, artefact, size), key=artefact.key)
+    with _about(encoder, source):
+        found = extract(model, batches_of(ds, artefact, size), key=artefact.key)
     arrays = {
         "features": found.features,
         "paths": np.array(list(ds.paths) or [f"{source}/{i}" for i in found.index]),

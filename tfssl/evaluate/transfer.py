@@ -165,7 +165,9 @@ def _single(encoder, train, validation, test, held_out, seed, reading):
         y, truth, names = features.number(first.labels, queries.labels)
         fitting, chosen_by = held_out_split(y, held_out, seed)
         if not len(chosen_by):
-            raise BadInput("too few examples of every class to hold some out: give `validation`")
+            raise BadInput(
+                "too few examples of every class to hold some out: give more (or `validation`)"
+            )
         return first.features, y, queries.features, truth, names, fitting, chosen_by
     second = features.extract(encoder, validation, **reading)
     x = np.concatenate([first.features, second.features])
