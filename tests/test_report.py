@@ -334,6 +334,14 @@ def test_what_is_missing_or_broken_costs_one_line_and_not_the_page(tmp_path):
         assert part in text, part
 
 
+@pytest.mark.parametrize("end", ["", "_low", "_high"])
+def test_a_layers_number_that_is_missing_costs_its_place_and_not_the_page(tmp_path, end):
+    layer = {f"c{i}_top1{e}": 0.5 for i in (1, 2) for e in ("", "_low", "_high")}
+    layer[f"c1_top1{end}"] = None  # what was not finite is null in the file
+    (tmp_path / "evaluation.json").write_text(json.dumps({"results": {"layers": layer}}))
+    assert "c2" in report.build(tmp_path, tmp_path / "r.html").read_text("utf-8")
+
+
 def test_a_run_that_diverged_or_collapsed_still_gets_its_page(tmp_path):
     run = tmp_path / "run"
     rows = [{"epoch": e, "loss": [1.0, float("nan"), float("inf")][e]} for e in range(3)]

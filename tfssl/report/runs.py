@@ -141,7 +141,8 @@ def parts(protocol):
     return [
         key.removesuffix("_top1")
         for key in protocol
-        if key.endswith("_top1") and {f"{key}_low", f"{key}_high"} <= set(protocol)
+        if key.endswith("_top1")
+        and all(is_number(protocol.get(f"{key}{end}")) for end in ("", "_low", "_high"))
     ]
 
 
