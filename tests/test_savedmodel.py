@@ -183,7 +183,7 @@ def test_the_keras_file_loads_without_our_classes(exported):
     assert keras.layers.BatchNormalization in kinds and BatchNormalization not in kinds
 
 
-@pytest.mark.parametrize("damage", ["changed", "missing", "no manifest"])
+@pytest.mark.parametrize("damage", ["changed", "missing", "no manifest", "added", "unlisted"])
 def test_a_damaged_artefact_is_refused_by_name(exported, damage):
     victim = next((exported / "variables").glob("*.data*"))
     if damage == "changed":
@@ -192,11 +192,23 @@ def test_a_damaged_artefact_is_refused_by_name(exported, damage):
         victim.write_bytes(data)
     elif damage == "missing":
         victim.unlink()
+    elif damage == "added":
+        victim = victim.with_name("variables.data-00001-of-00002")
+        victim.write_bytes(b"more")
+    elif damage == "unlisted":
+        victim = exported / "saved_model.pb"
+        manifest = exported / "manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"files": {}}))
     else:
         victim = exported / "manifest.json"
         victim.unlink()
     with pytest.raises(BadInput, match=victim.name):
         tfssl.load(exported)
+
+
+def test_notes_beside_an_artefact_do_no_harm(exported):
+    (exported / "notes.txt").write_text("mine")
+    tfssl.load(exported)
 
 
 def test_the_manifest_names_every_other_file(exported):
@@ -281,6 +293,38 @@ def test_the_cards_front_matter_is_yaml_of_what_was_given(tmp_path):
     assert {field: read[field] for field in fields} == given
     assert savedmodel.read_card(path) == read
     assert read["features"] == 8 and read["versions"]["keras"] == keras.__version__
+
+
+@pytest.mark.filterwarnings("ignore:.*Lambda.*")
+def test_a_sequential_model_with_a_lambda_is_exported_with_its_taps(tmp_path):
+    layers = [
+        keras.layers.Lambda(lambda x, by: x * by, arguments={"by": 2.0}),
+        keras.layers.Conv2D(3, 3, 2, name="c1", dtype="mixed_bfloat16"),
+        keras.layers.GlobalAveragePooling2D(),
+    ]
+    model = keras.Sequential(layers)
+    x = np.random.default_rng(0).random((4, 9, 9, 3), np.float32)
+    expected = model(x[:1])  # builds it for batches of one, which must not be what is exported
+    keras.Sequential([keras.Input((9, 9, 3)), model])  # another call of it
+    loaded = tfssl.load(tfssl.export(model, tmp_path / "e"))
+    np.testing.assert_allclose(loaded(x)[:1], expected, atol=0.02)
+    assert list(loaded.signatures["representation"](inputs=tf.constant(x))) == ["c1"]
+    with pytest.raises(BadInput, match="Lambda"):
+        tfssl.load(tmp_path / "e" / "encoder.keras")
+
+
+def test_a_layer_without_a_config_is_refused_by_name(tmp_path):
+    class Scaled(keras.layers.Layer):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, x):
+            return x * self.factor
+
+    inputs = keras.Input((4,))
+    with pytest.raises(BadInput, match="Scaled"):
+        tfssl.export(keras.Model(inputs, Scaled(2.0)(inputs)), tmp_path / "e")
 
 
 def test_a_subclassed_model_is_refused_with_what_to_do(tmp_path):

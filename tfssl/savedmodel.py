@@ -96,7 +96,11 @@ def load(path, trainable=True):
         return LoadedEncoder(path, trainable=trainable)
     if not pathlib.Path(path).is_file():
         raise BadInput(f"{path}: there is no such file; give an exported folder or its {KERAS}.")
-    model = keras.models.load_model(path, compile=False)
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError) as error:  # Keras reads no Lambda, no unknown class
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{path} cannot be opened by Keras ({reason}).") from error
     model.trainable = trainable
     return model
 
@@ -145,7 +149,15 @@ def verify(folder):
     folder = pathlib.Path(folder)
     if not _is_artefact(folder):
         raise BadInput(f"{folder} is no exported encoder: there is no {MANIFEST} of ours in it.")
-    for name, expected in json.loads((folder / MANIFEST).read_text())["files"].items():
+    files = json.loads((folder / MANIFEST).read_text()).get("files")
+    files = files if isinstance(files, dict) else {}
+    for name in ("saved_model.pb", *_read_by_tensorflow(folder)):
+        if name not in files:
+            raise BadInput(
+                f"{folder / name} is not in {MANIFEST}, so nothing says that it was exported: "
+                "fetch or export the encoder again."
+            )
+    for name, expected in files.items():
         if not (folder / name).is_file():
             raise BadInput(f"{folder / name} is missing: fetch or export the encoder again.")
         if _sha256(folder / name) != expected:
@@ -153,6 +165,12 @@ def verify(folder):
                 f"{folder / name} is not what was exported (its sha256 differs): fetch or export "
                 "the encoder again."
             )
+
+
+def _read_by_tensorflow(folder):
+    """Files that loading reads; notes that somebody lays beside them do no harm."""
+    found = [*folder.glob("saved_model.*"), *folder.glob("variables/*"), *folder.glob("assets/*")]
+    return sorted(file.relative_to(folder).as_posix() for file in found)
 
 
 def _local(path):
@@ -205,11 +223,26 @@ def _in_float32(encoder):
 
 
 def _plain_layer(layer):
-    config = _in_float32_config(layer.get_config())
+    if isinstance(layer, keras.layers.Lambda):
+        # Its function is here, live; out of a configuration Keras refuses to read one.
+        return keras.layers.Lambda(
+            layer.function,
+            arguments=layer.arguments,
+            name=layer.name,
+            trainable=layer.trainable,
+            dtype="float32",
+        )
     kind = type(layer)
-    if isinstance(layer, keras.layers.BatchNormalization):
-        kind, config["synchronized"] = keras.layers.BatchNormalization, False
-    return kind.from_config(config)
+    try:
+        config = _in_float32_config(layer.get_config())
+        if isinstance(layer, keras.layers.BatchNormalization):
+            kind, config["synchronized"] = keras.layers.BatchNormalization, False
+        return kind.from_config(config)
+    except (NotImplementedError, TypeError) as error:
+        raise BadInput(
+            f"Layer {layer.name} of class {kind.__name__} cannot be rebuilt for export: give the "
+            "class a get_config that returns what its __init__ takes, **kwargs of Layer included."
+        ) from error
 
 
 def _in_float32_config(config):
@@ -236,8 +269,11 @@ def _specs(model):
     else:
         names = [tensor.name for tensor in tensors]
     names = [re.sub(r"\W", "_", name) for name in names]
+    # A Sequential that was built by its first call has that batch's size in its input.
     return {
-        name: tf.TensorSpec(tensor.shape, keras.backend.standardize_dtype(tensor.dtype), name)
+        name: tf.TensorSpec(
+            [None, *tensor.shape[1:]], keras.backend.standardize_dtype(tensor.dtype), name
+        )
         for name, tensor in zip(names, tensors)
     }
 

@@ -41,8 +41,6 @@ class Artefact:
 
     def keras(self):
         """The encoder as a Keras model, which knows its architecture."""
-        import keras
-
         from tfssl import savedmodel
 
         path = self.folder / savedmodel.KERAS
@@ -51,7 +49,7 @@ class Artefact:
                 f"{self.folder} does not say how it is built (no {path.name}), which the baselines "
                 "need: give a run's folder or an encoder that tfssl exported."
             )
-        return keras.models.load_model(path)
+        return savedmodel.load(path)
 
     def untrained(self, seed):
         from tfssl.evaluate.baselines import random_encoder

@@ -42,8 +42,9 @@ def get(encoder, size=32, **options):
 
     `size` is the side of the images or frames in pixels (encoders of sound and text ignore it);
     `options` are the keywords of the encoder's own function. A model that returns features [B, D]
-    passes through as it is; one that returns a map, a sequence or a dict of them (a backbone of
-    keras.applications or keras-hub) gets a pooling layer behind it and shares its weights.
+    passes through as it is (a built Sequential as the functional model of its layers); one that
+    returns a map, a sequence or a dict of them (a backbone of keras.applications or keras-hub)
+    gets a pooling layer behind it and shares its weights.
     Raises BadInput for a name, an option or an output that is of no use.
     """
     if isinstance(encoder, keras.layers.Layer):
@@ -82,6 +83,7 @@ def tap_names(encoder):
     if hasattr(encoder, "signatures"):
         names = encoder.signatures["representation"].structured_outputs
         return sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)] + [name])
+    encoder = _functional(encoder)
     if not _is_functional(encoder):
         return []
     named = [layer.name for layer in encoder.layers if _TAP.fullmatch(layer.name)]
@@ -97,6 +99,7 @@ def representation(encoder):
             return signature(**batch) if isinstance(batch, dict) else signature(inputs=batch)
 
         return from_signature
+    encoder = _functional(encoder)
     if not _is_functional(encoder):
         raise BadInput(
             f"{encoder.name} is no functional model, so its layers cannot be tapped: build it as "
@@ -111,12 +114,23 @@ def taps_of(encoder):
     return {name: encoder.get_layer(name).output for name in tap_names(encoder)}
 
 
+def _functional(model):
+    """A built `keras.Sequential` as the functional model of its layers; others as they are.
+
+    Once it was called, a Sequential's `input` and `output` are that call's and not its layers'.
+    """
+    if isinstance(model, keras.Sequential) and _is_functional(model):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
+
+
 def _is_functional(encoder):
     return isinstance(encoder, keras.Model) and getattr(encoder, "inputs", None) is not None
 
 
 def _pooled(model):
     """The model itself where it returns [B, D], else with global pooling behind it."""
+    model = _functional(model)
     if not _is_functional(model) or getattr(model, "keeps_map", False):
         return model
     out = model.output
