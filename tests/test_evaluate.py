@@ -94,13 +94,29 @@ def test_mean_per_class_and_top1_of_the_worked_confusion():
     assert result["mean_per_class"] == pytest.approx(0.65)
 
 
-def test_knn_in_chunks_equals_knn_at_once(monkeypatch):
-    from tfssl.evaluate.knn import predict
+@pytest.mark.parametrize("block", [2**24, 7 * 30])
+def test_on_the_training_set_itself_no_example_votes_for_or_finds_itself(monkeypatch, block):
+    monkeypatch.setattr(evaluate.metrics, "_BLOCK", block)
+    data = x, y = blobs(30, spread=3.0)
+    right = []
+    for i in range(len(x)):
+        others = np.delete(x, i, axis=0), np.delete(y, i)
+        found = evaluate.knn(identity, others, (x[i : i + 1], y[i : i + 1]), k=4)
+        right.append(found["top1"])
+    assert 0 < np.mean(right) < 1
+    assert evaluate.knn(identity, data, data, k=4)["top1"] == pytest.approx(np.mean(right))
+    assert evaluate.knn(identity, data, data, k=50)["k"] == 29
+    nearest = evaluate.knn(identity, data, data, k=1)["top1"]
+    assert evaluate.retrieval(identity, data, data)["R@1"] == pytest.approx(nearest)
+    copies = np.ones([30, 3], np.float32), y  # all similarities are equal
+    assert evaluate.retrieval(identity, copies, copies, ks=(1, 40))["R@40"] == 1
 
-    (x, y), (queries, _) = blobs(60), blobs(45, seed=2)
-    whole = predict(x, y, queries, 5, 0.07)
-    monkeypatch.setitem(predict.__globals__, "_SIMILARITIES", 7 * len(x))
-    np.testing.assert_array_equal(predict(x, y, queries, 5, 0.07), whole)
+
+def test_the_sgd_probes_read_features_that_hardly_vary():
+    data, test = blobs(300, spread=0.3), blobs(100, spread=0.3, seed=1)
+    faint = [(1e-2 * x, y) for x, y in (data, test)]
+    result = evaluate.linear_sgd(identity, *faint, epochs=4, batch_size=32, learning_rate=0.3)
+    assert result["top1"] > 0.9
 
 
 def test_retrieval_equals_a_slow_loop():
@@ -478,6 +494,21 @@ def test_labels_may_be_strings_negative_numbers_or_one_hot():
         assert evaluate.knn(identity, (x, code(y)), (queries, code(truth))) == plain
     strings = tf.data.Dataset.from_tensor_slices((x, names[y]))
     assert evaluate.knn(identity, strings, (queries, names[truth])) == plain
+
+
+def test_labels_that_are_strings_on_one_side_only_are_refused():
+    x, y = blobs(20)
+    with pytest.raises(BadInput, match="strings"):
+        evaluate.knn(identity, (x, y), (x, y.astype(str)))
+
+
+def test_a_sequential_model_is_probed_layer_by_layer_even_where_it_was_called(digits):
+    layers = keras.layers
+    model = keras.Sequential([layers.Conv2D(4, 3, 2, name="c1"), layers.Conv2D(4, 3, 2, name="c2")])
+    model(np.zeros([1, 32, 32, 3], np.float32))
+    keras.Sequential([keras.Input((32, 32, 3)), model])
+    result = evaluate.layers(model, *digits, penalties=(0.1,), dimensions=64)
+    assert result["taps"] == 2 and result["c2_dimensions"] == 64
 
 
 def test_fewer_examples_than_k_all_vote():

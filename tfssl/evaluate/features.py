@@ -106,6 +106,12 @@ def number(train_labels, test_labels):
         if not len(labels):
             raise BadInput(f"the {what} set is empty: there is nothing to evaluate on")
     train_labels, test_labels = _flat(train_labels), _flat(test_labels)
+    kinds = [np.asarray(labels).dtype.kind in "USO" for labels in (train_labels, test_labels)]
+    if kinds[0] != kinds[1]:
+        raise BadInput(
+            "the labels of one set are strings and those of the other numbers "
+            f"({train_labels[0]!s} in training, {test_labels[0]!s} in testing): give both alike"
+        )
     known = np.unique(train_labels)
     if len(known) < 2:
         raise BadInput(

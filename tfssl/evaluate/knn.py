@@ -2,10 +2,7 @@
 
 import numpy as np
 
-from tfssl.evaluate import bootstrap, features
-
-# Similarities held at a time, so that memory stays bounded: 2^25 float32 are 128 MB.
-_SIMILARITIES = 2**25
+from tfssl.evaluate import bootstrap, features, metrics
 
 
 def knn(encoder, train, test, k=20, temperature=0.07, seed=0, **reading):
@@ -16,7 +13,8 @@ def knn(encoder, train, test, k=20, temperature=0.07, seed=0, **reading):
 
     Args:
         encoder: anything callable on a batch (see `features.extract`).
-        train, test: labelled examples, in any form that `features.extract` reads.
+        train, test: labelled examples, in any form that `features.extract` reads. Where both are
+            one object, an example does not vote for itself.
         k: neighbours; where the training set is smaller, all of it.
         temperature: of the votes.
         seed: of the bootstrap.
@@ -36,26 +34,14 @@ def knn(encoder, train, test, k=20, temperature=0.07, seed=0, **reading):
             f"kNN needs k >= 1 and temperature > 0, got k={k} and temperature={temperature}"
         )
     x, y, queries, truth, names = features.labelled(encoder, train, test, **reading)
-    predicted = predict(x, y, queries, k, temperature)
+    same = test is train
+    predicted = metrics.weighted_knn(x, y, queries, k, temperature, leave_out=same)
     return {
         **scores(predicted, truth, seed),
-        "k": min(k, len(x)),
+        "k": min(k, len(x) - same),
         "temperature": temperature,
         **counts(y, truth, names),
     }
-
-
-def predict(x, y, queries, k, temperature):
-    """Classes [M] for queries [M, D], from features x [N, D] with classes y [N], in chunks."""
-    from tfssl.evaluate import metrics
-
-    rows = max(1, _SIMILARITIES // len(x))
-    return np.concatenate(
-        [
-            np.asarray(metrics.weighted_knn(x, y, queries[start : start + rows], k, temperature))
-            for start in range(0, len(queries), rows)
-        ]
-    )
 
 
 def scores(predicted, truth, seed=0):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfssl.evaluate import features
 from tfssl.evaluate.knn import counts
 from tfssl.evaluate.layers import pooled_taps, tap_features
-from tfssl.evaluate.linear import ranked
+from tfssl.evaluate.linear import batch_norm, ranked, settle
 
 # The published runs last 140,000 iterations; the rate falls to a tenth after these shares of them.
 _DROPS = (40 / 140, 80 / 140, 120 / 140)
@@ -92,6 +92,9 @@ def layers_sgd(
     )
     data = data.map(lambda x, c: (x, dict.fromkeys(spec, c))).prefetch(2)
     probes.fit(data, epochs=1, steps_per_epoch=iterations, shuffle=False, verbose=0)
+    for layer in probes.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            settle(layer, iterations)
     logits = probes.predict(queries, batch_size=256, verbose=0)
     result = {}
     for tap in order(spec):
@@ -121,9 +124,7 @@ def _probes(spec, classes, weight_decay, seed):
     }
     outputs = {}
     for i, (tap, x) in enumerate(inputs.items()):
-        x = keras.layers.BatchNormalization(
-            momentum=0.9, center=False, scale=False, dtype="float32"
-        )(x)
+        x = batch_norm()(x)
         outputs[tap] = keras.layers.Dense(
             classes,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=seed + i),

@@ -11,13 +11,15 @@ from tfssl.errors import BadInput
 _BLOCK = 1 << 24
 
 
-def weighted_knn(train, train_labels, test, k=20, temperature=0.07):
+def weighted_knn(train, train_labels, test, k=20, temperature=0.07, leave_out=False):
     """Labels that the k nearest training features vote for, each with exp(cosine / temperature).
 
     Args:
         train: [N, D] features. train_labels: int [N], any integers. test: [M, D] features.
-        k: neighbours that vote; all N if k > N. Of equal similarities the earlier row is taken.
+        k: neighbours that vote; all N if k > N. Of equal similarities the earlier row is taken
+            (copies of a row may differ in the last bit, as matrices are multiplied in blocks).
         temperature: small gives the nearest neighbour almost all of the vote.
+        leave_out: `test` is `train`, and no row votes for itself.
 
     Returns:
         int [M]; of labels with equal votes the smallest.
@@ -39,10 +41,19 @@ def weighted_knn(train, train_labels, test, k=20, temperature=0.07):
         codes.shape == train.shape[:1],
         f"{len(train)} training features need as many labels, not {codes.shape}.",
     )
-    k = min(int(k), len(train))
+    _require(
+        not leave_out or len(train) == len(test) > 1,
+        f"to leave each query out, train ({len(train)} rows) and test ({len(test)}) are one set.",
+    )
+    k = min(int(k), len(train) - bool(leave_out))
     rows = max(1, _BLOCK // len(train))
-    blocks = [test[start : start + rows] for start in range(0, len(test), rows)]
-    votes = [_vote(block @ train.T, codes, len(labels), k, temperature) for block in blocks]
+    votes = []
+    for start in range(0, len(test), rows):
+        similarity = test[start : start + rows] @ train.T
+        if leave_out:
+            within = np.arange(len(similarity))
+            similarity[within, start + within] = -np.inf
+        votes.append(_vote(similarity, codes, len(labels), k, temperature))
     return labels[np.concatenate(votes)] if votes else labels[:0]
 
 

@@ -19,7 +19,8 @@ def retrieval(encoder, train, test, ks=(1, 5, 10), seed=0, **reading):
 
     Args:
         encoder: anything callable on a batch (see `features.extract`).
-        train, test: labelled examples, in any form that `features.extract` reads.
+        train, test: labelled examples, in any form that `features.extract` reads. Where both are
+            one object, an example does not find itself.
         ks: the numbers of neighbours; larger than the training set means all of it.
         seed: of the bootstrap.
         **reading: `batch_size`, `key`, `size`, `label` of `features.extract`.
@@ -34,7 +35,12 @@ def retrieval(encoder, train, test, ks=(1, 5, 10), seed=0, **reading):
     if not ks or min(ks) < 1:
         raise BadInput(f"retrieval needs at least one k, each 1 or more, got {ks}")
     x, y, queries, truth, names = features.labelled(encoder, train, test, **reading)
-    found, _ = nearest(x, queries, max(ks))
+    same = test is train
+    found, _ = nearest(x, queries, max(ks) + same)
+    if same:
+        own = found == np.arange(len(x))[:, None]
+        own[~own.any(axis=1), -1] = True  # more copies of it came first than were asked for
+        found = found[~own].reshape(len(x), -1)
     hits = y[found] == truth[:, None]
     result = {}
     for k in ks:

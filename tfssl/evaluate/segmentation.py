@@ -10,6 +10,7 @@ from tfssl.errors import BadInput
 from tfssl.evaluate import features
 from tfssl.evaluate.finetune import reproducible, trainable_copy
 from tfssl.evaluate.layers import as_map, representation
+from tfssl.evaluate.linear import batch_norm, settle
 
 # What data sets call their map of classes; `segmentation` is ours.
 KEYS = ("segmentation", "segmentation_mask", "segmentation_label", "annotation", "label_map")
@@ -89,6 +90,8 @@ def segmentation(
         )
         data = _training(train, shape, batch_size, flip, ignore, seed)
         model.fit(data, epochs=1, steps_per_epoch=iterations, shuffle=False, verbose=0)
+        for norm in model.norms:
+            settle(norm, iterations)
         tables = _confusions(model, test, shape, count, ignore)
     guess = np.zeros([count, count], np.int64)
     guess[:, int(np.argmax(histogram))] = tables.sum((0, 2))
@@ -148,6 +151,7 @@ class FCN(keras.Model):
         if not frozen:
             from tfssl import encoders
 
+            encoder = encoders.get(encoder)
             self.trunk = keras.Model(encoder.input, encoders.taps_of(encoder))
             tapped = self.trunk
         self.tapped = [tapped]  # In a list, or Keras would look for layers inside it.
@@ -162,10 +166,7 @@ class FCN(keras.Model):
                 f"{', '.join(found) or 'none'}"
             )
         self.taps = tuple(taps) or _last_of_each_size(found)
-        self.norms = [
-            keras.layers.BatchNormalization(momentum=0.9, center=False, scale=False)
-            for _ in self.taps
-        ]
+        self.norms = [batch_norm() for _ in self.taps]
         self.scores = [
             keras.layers.Conv2D(classes, 1, kernel_initializer="zeros") for _ in self.taps
         ]
