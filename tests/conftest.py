@@ -7,8 +7,10 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line does
 
+import keras
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 # Before TensorFlow's first operation, or it is too late: two replicas on one CPU.
 tf.config.set_logical_device_configuration(
@@ -32,21 +34,26 @@ def two_replicas():
 
 
 @pytest.fixture(autouse=True)
-def float32_policy():
-    """A test may change Keras' dtype policy; the next one starts with float32 and no old graphs."""
-    import keras
+def fresh_start():
+    """The next test starts with float32, whatever this one set, and without this one's graphs.
 
+    In a graph `tf.custom_gradient`, which Keras' optimisers reach through `all_reduce`, registers
+    its gradient under a name of its own for ever, and with it the whole graph. A process that has
+    kept hundreds of graphs traces the next one half as fast.
+    """
+    gradients = ops.gradient_registry._registry
+    before = set(gradients)
     yield
     keras.config.set_dtype_policy("float32")
-    keras.backend.clear_session(free_memory=False)  # which would collect garbage, see below
+    keras.backend.clear_session(free_memory=False)
+    for name in set(gradients) - before:
+        if name.startswith("CustomGradient-"):
+            del gradients[name]
+    gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def little_garbage():
-    """What outlives a module of tests is for good: looking through it again and again takes long.
-
-    A process that has TensorFlow, and has traced hundreds of graphs, needs a second and more for
-    a full collection, and Keras asks for one at each `clear_session`.
-    """
+    """What outlives a module of tests is for good: looking through it at each test takes long."""
     gc.collect()
     gc.freeze()
