@@ -153,6 +153,14 @@ def test_class_folders_may_lie_deeper_and_names_be_in_any_script(tmp_path):
     assert "label" in dataset.element_spec
 
 
+def test_a_loose_file_that_hides_the_classes_is_named(tmp_path):
+    for name in ("cat/1.png", "dog/1.png", "preview.png"):
+        picture(tmp_path / name)
+    assert pipelines.load(tmp_path, "all").class_names == []
+    with pytest.raises(BadInput, match=r"preview\.png lies beside the folders"):
+        pipelines.load(tmp_path, "all", keys=("image", "label"))
+
+
 @pytest.mark.parametrize("spec", ["{}@trian", "digits@trian"])
 def test_an_unknown_split_suggests_the_nearest(tmp_path, spec):
     picture(tmp_path / "a.png")

@@ -219,8 +219,13 @@ def require(dataset, key, what="this source"):
         return
     has = ", ".join(sorted(dataset.element_spec))
     if key == "label":
+        paths = getattr(dataset, "paths", [])
+        loose = [path for path in paths if "/" not in path]
+        beside = ""
+        if 0 < len(loose) < len(paths):
+            beside = f", all of them ({loose[0][-100:]} lies beside the folders)"
         raise BadInput(
             f"{what} has no labels, and they are needed here: put the files of each class into "
-            "a folder with the class's name, or name them in a csv's column `label`."
+            f"a folder with the class's name{beside}, or name them in a csv's column `label`."
         )
     raise BadInput(f"{what} has no {key!r}, which is needed here; its examples hold {has}.")
