@@ -46,10 +46,11 @@ def fresh_start():
     yield
     keras.config.set_dtype_policy("float32")
     keras.backend.clear_session(free_memory=False)
-    for name in set(gradients) - before:
-        if name.startswith("CustomGradient-"):
-            del gradients[name]
-    gc.collect()
+    new = [name for name in set(gradients) - before if name.startswith("CustomGradient-")]
+    for name in new:
+        del gradients[name]
+    if new:
+        gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="module")

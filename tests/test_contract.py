@@ -161,6 +161,14 @@ def test_two_replicas_equal_one(name, two_replicas):
         np.testing.assert_allclose(b, a, atol=1e-5 + 1e-2 * moved)
 
 
+def test_a_step_is_traced_once(monkeypatch):
+    run, traced = zoo_runs.tiny_run("image.rotation"), []
+    objective = run.model.objective
+    monkeypatch.setattr(run.model, "objective", lambda *a: traced.append(1) or objective(*a))
+    run.fit(verbose=0)
+    assert len(traced) == 1
+
+
 @pytest.mark.slow
 @every_method
 def test_it_trains_compiled(name):

@@ -54,12 +54,18 @@ class Method(keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        outputs = keras.tree.map_structure(_float32, y_pred)
-        self._step.outputs = outputs
+        outputs = self._step.outputs = keras.tree.map_structure(_float32, y_pred)
         loss = self.objective(x, y, outputs)
         if self.losses:
             loss += tf.add_n([_float32(penalty) for penalty in self.losses])
         return loss / _replicas()
+
+    def make_train_function(self, force=False):
+        """Keras' own; but a step that made slots while it is traced would be traced twice."""
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
 
     def train_step(self, data):
         logs = super().train_step(data)
@@ -85,24 +91,20 @@ class Adversarial(Method):
     def compile(self, optimizer="adam", critic_optimizer="adam", **kwargs):
         """Keras' `compile` with a second optimiser, for the critic's weights alone."""
         super().compile(optimizer=optimizer, **kwargs)
-        critic_optimizer = keras.optimizers.get(critic_optimizer)
+        self.critic_optimizer = keras.optimizers.get(critic_optimizer)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            critic_optimizer = keras.optimizers.LossScaleOptimizer(critic_optimizer)
-        self.critic_optimizer = critic_optimizer
+            self.critic_optimizer = keras.optimizers.LossScaleOptimizer(self.critic_optimizer)
         self.critic_loss = keras.metrics.Mean(name="critic_loss")
-        self.build_optimizers()
+        # Now: when training begins, the one optimiser would be built for all variables.
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.player_variables)
+            self.critic_optimizer.build(self.critic.trainable_variables)
 
     @property
     def player_variables(self):
         """The trainable variables that are not the critic's."""
         theirs = {id(v) for v in self.critic.trainable_variables}
         return [v for v in self.trainable_variables if id(v) not in theirs]
-
-    def build_optimizers(self):
-        """Makes the slots of both optimisers; inside `fit` it is too late under a strategy."""
-        with self.distribute_strategy.scope():
-            self.optimizer.build(self.player_variables)
-            self.critic_optimizer.build(self.critic.trainable_variables)
 
     def train_step(self, data):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -165,10 +167,8 @@ class MultiTask(Method):
     @property
     def metrics(self):
         """Keras leaves out the metrics of nested models; ours are listed again."""
-        own = list(super().metrics)
-        seen = set(map(id, own))
-        nested = [m for task in self.tasks.values() for m in task._metrics if id(m) not in seen]
-        return own + nested
+        nested = [metric for task in self.tasks.values() for metric in task._metrics]
+        return list({id(metric): metric for metric in [*super().metrics, *nested]}.values())
 
 
 class Run(NamedTuple):
