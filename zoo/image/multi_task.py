@@ -123,7 +123,8 @@ def recipe(
 
     RMSProp with momentum 0.9 as there; rate, batch and epochs are ours, for the paper trained a
     ResNet-101 on 64 GPUs with a rate tuned for each task, and clips of SoundNet. Batch norm's
-    moving statistics are shared: with harmonised inputs they are of one kind.
+    moving statistics are shared: with harmonised inputs they are of one kind. Colours are told at
+    stride 4, as `colorization` has them at a quarter of the size; the paper's at 8.
     """
     tasks = _known(tasks)
     encoder = encoders.get(encoder, size=size)
