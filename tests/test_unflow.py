@@ -167,8 +167,7 @@ def test_flow_of_textured_translations_is_found_without_labels():
     pairs, _ = translations(random, 512)
     data = tf.data.Dataset.from_tensor_slices({"frames": (255 * pairs).astype(np.uint8)})
     easy = {"zoom": (1.0, 1.0), "photometric": 0.2, "masking": 0.9}
-    run = unflow.recipe(**{**unflow.SMALL, **easy, "data": data, "epochs": 8})
-    run.model.compile(keras.optimizers.Adam(1e-3))
+    run = unflow.recipe(**{**unflow.SMALL, **easy, "data": data, "epochs": 24})
     held_out, flow = translations(random, 64)
     truth = np.broadcast_to(flow[:, None, None], [64, 64, 64, 2])
     inner = slice(8, -8)
@@ -178,6 +177,5 @@ def test_flow_of_textured_translations_is_found_without_labels():
 
     run.fit(verbose=0)
     found = run.model.flow(tf.constant(held_out, tf.float32)).numpy()
-    print("EPE", error(0 * truth), error(found))
-    # Some 500 steps; the paper's has a thousand times as many.
-    assert error(found) < 0.55 * error(0 * truth)
+    assert error(0 * truth) > 3
+    assert error(found) < 0.5
