@@ -38,8 +38,8 @@ def fresh_start():
     """The next test starts with float32, whatever this one set, and without this one's graphs.
 
     In a graph `tf.custom_gradient`, which Keras' optimisers reach through `all_reduce`, registers
-    its gradient under a name of its own for ever, and with it the whole graph. A process that has
-    kept hundreds of graphs traces the next one half as fast.
+    its gradient under a name of its own for ever, and with it the whole graph: hundreds of graphs
+    are gigabytes.
     """
     gradients = ops.gradient_registry._registry
     before = set(gradients)
