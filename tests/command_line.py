@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from typing import NamedTuple
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # A run that takes seconds: 8 px, 16 images a step, two steps an epoch.
@@ -25,12 +26,15 @@ class Called(NamedTuple):
 def call(*words):
     """Runs `tfssl words...` in this process, leaving its signals and warnings as they were."""
     from tfssl import cli
+    from tfssl.report import likeness
 
     out, err = io.StringIO(), io.StringIO()
     before = sys.argv, warnings.showwarning, list(warnings.filters), signal.getsignal(15)
     sys.argv = ["tfssl", *map(str, words)]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        # A map of a few points: t-SNE of the usual 700 takes as long as a short training.
+        few = mock.patch.object(likeness, "MOST_POINTS", 40)
+        with few, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             cli.main()
         code = 0
     except SystemExit as end:

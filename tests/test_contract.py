@@ -19,6 +19,14 @@ every_method = pytest.mark.parametrize("name", NAMES)
 SEED = tf.constant([3, 4], tf.int32)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def graphs_as_they_are():
+    """To rewrite a graph for speed takes longer than the two steps that are taken of it here."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 def flat(views):
     return [t for t in tf.nest.flatten(views) if t is not None]
 
@@ -72,7 +80,7 @@ def test_views_follow_the_seed_and_nothing_else(name):
 )
 def test_it_trains_in_sixteen_bits(name, policy):
     keras.config.set_dtype_policy(policy)
-    run = zoo_runs.tiny_run(name, epochs=1)
+    run = zoo_runs.tiny_run(name, epochs=1, stream=zoo_runs.kept)
     history = run.fit(verbose=0, callbacks=[Health(run.dataset)]).history
     assert "health_std" in history, "what it trains on shows nothing of its encoder"
     assert all(math.isfinite(value) for values in history.values() for value in values)
@@ -84,7 +92,7 @@ def test_it_trains_in_sixteen_bits(name, policy):
 @pytest.mark.parametrize("eagerly", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_labels_change_nothing_and_a_resumed_run_ends_the_same(name, eagerly, tmp_path):
     def tiny_run(batch):
-        run = zoo_runs.tiny_run(name, batch)
+        run = zoo_runs.tiny_run(name, batch, stream=zoo_runs.traced_once)
         run.model.run_eagerly = eagerly
         return run
 
@@ -114,7 +122,7 @@ def test_labels_change_nothing_and_a_resumed_run_ends_the_same(name, eagerly, tm
 
 @every_method
 def test_what_it_publishes_survives_the_way_out_and_back(name, tmp_path):
-    run = zoo_runs.tiny_run(name, epochs=1)
+    run = zoo_runs.tiny_run(name, epochs=1, stream=zoo_runs.kept)
     for title, encoder in run.model.published.items():
         tfssl.export(encoder, tmp_path / title)
         golden = np.load(tmp_path / title / "golden.npz")
@@ -138,7 +146,8 @@ def test_two_replicas_equal_one(name, two_replicas):
     batch = zoo_runs.examples(name)
 
     def trained():
-        run = zoo_runs.tiny_run(name, batch, **zoo_runs.ONE_GROUP.get(name, {}))
+        one_group = zoo_runs.ONE_GROUP.get(name, {})
+        run = zoo_runs.tiny_run(name, batch, stream=zoo_runs.kept, **one_group)
         if run.model.optimizer is None:
             pytest.skip("it has no optimiser")
         before = zoo_runs.weights(run.model)
@@ -172,7 +181,7 @@ def test_a_step_is_traced_once(monkeypatch):
 @pytest.mark.slow
 @every_method
 def test_it_trains_compiled(name):
-    run = zoo_runs.tiny_run(name, epochs=1)
+    run = zoo_runs.tiny_run(name, epochs=1, stream=zoo_runs.kept)
     if run.model.optimizer is None:
         pytest.skip("it has no optimiser")
     run.model.jit_compile = True

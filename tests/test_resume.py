@@ -25,8 +25,9 @@ EPOCHS, STEPS = 3, 3
 
 def words(out, method="image.simclr", data="digits", batch=16, steps=STEPS):
     """A call that trains for a few seconds."""
-    options = ["--size", "8", "--batch-size", batch, "--epochs", EPOCHS, "--precision", "float32"]
-    options += ["--quiet", "--seed", "3"] + (["--steps-per-epoch", steps] if steps else [])
+    options = ["--encoder", "conv4", "--size", "8", "--batch-size", batch, "--epochs", EPOCHS]
+    options += ["--precision", "float32", "--quiet", "--seed", "3"]
+    options += ["--steps-per-epoch", steps] if steps else []
     return ["pretrain", method, "--small", "--data", data, *options, "--out", out]
 
 

@@ -1,11 +1,16 @@
 """Tiny runs of any method, for the contract: fake examples, two batches, small networks."""
 
+import contextlib
+import functools
+import itertools
+from unittest import mock
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfssl import encoders, zoo
-from tfssl.pipelines import fake
+from tfssl.pipelines import batching, fake
 
 EXAMPLES, BATCH = 8, 4
 # Statistics in groups of the batch cannot be the same on half a batch of four. What is trained
@@ -46,8 +51,12 @@ def tiny_image_encoder():
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="pool")(x))
 
 
-def tiny_run(name, batch=None, epochs=2, **overrides):
-    """The method's SMALL on fake examples; image methods of any encoder get a tiny one."""
+def tiny_run(name, batch=None, epochs=2, stream=contextlib.nullcontext, **overrides):
+    """The method's SMALL on fake examples; image methods of any encoder get a tiny one.
+
+    `stream` is `traced_once` or `kept` where views are not what is tested: to trace them and to
+    open a stream of them takes longer than to train on them.
+    """
     module = zoo.get(name)
     keras.utils.set_random_seed(0)
     batch = examples(name) if batch is None else batch
@@ -57,7 +66,48 @@ def tiny_run(name, batch=None, epochs=2, **overrides):
     if arguments.get("encoder") == "vit_mini":
         arguments["encoder"] = encoders.get("vit_mini", depth=1)
     arguments |= SMALLER.get(name, {})
-    return module.recipe(**{**arguments, **overrides})
+    with stream(name):
+        return module.recipe(**{**arguments, **overrides})
+
+
+@contextlib.contextmanager
+def traced_once(name):
+    """A recipe called in here takes its method's views as a graph that the process has already."""
+    module = zoo.get(name)
+    with mock.patch.object(module, "views", _graph(module.views)):
+        yield
+
+
+@contextlib.contextmanager
+def kept(name):
+    """A recipe called in here gets the batches of the process' first one, from memory."""
+    calls = itertools.count()
+    train = batching.train
+
+    def stream(ds, views, batch_size, seed=0):
+        key = name, next(calls), batch_size
+        if key not in _kept:
+            made = train(ds, views, batch_size, seed)
+            _kept[key] = made.preview, tf.nest.map_structure(lambda *t: tf.concat(t, 0), *made)
+        preview, examples = _kept[key]
+        batches = tf.data.Dataset.from_tensor_slices(examples).batch(batch_size, True)
+        batches.steps = len(batches)
+        batches.endless = lambda start_step=0: batches.repeat().skip(start_step)
+        batches.preview = preview
+        return batches
+
+    with traced_once(name), mock.patch.object(batching, "train", stream):
+        yield
+
+
+_kept = {}
+
+
+@functools.cache
+def _graph(views):
+    graph = tf.function(views)
+    graph.uses = getattr(views, "uses", ())
+    return graph
 
 
 def weights(model):
