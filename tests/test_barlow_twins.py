@@ -1,6 +1,6 @@
 """Barlow Twins: the loss by its numbers, what it is blind to, and features that do not repeat."""
 
-import cifar_knn
+import cifar_learning
 import keras
 import numpy as np
 import pytest
@@ -126,5 +126,5 @@ def test_held_out_features_agree_and_repeat_less_after_training():
 
 @pytest.mark.slow
 def test_two_passes_over_photographs_beat_the_untrained_network(shared):
-    untrained, trained = cifar_knn.before_and_after("image.barlow_twins", shared, epochs=2)
+    untrained, trained = cifar_learning.before_and_after("image.barlow_twins", shared, epochs=2)
     assert trained > untrained + 0.01

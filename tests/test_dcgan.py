@@ -2,13 +2,14 @@
 
 import itertools
 
+import cifar_learning
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import zoo_runs
 
-from tfssl import zoo
+from tfssl import evaluate, zoo
 from tfssl.layers.generator import generator, unnoticed
 from tfssl.objectives import adversarial
 
@@ -154,21 +155,18 @@ def smoothness(made, width):
 
 
 @pytest.mark.slow
-def test_digits_are_read_better_than_by_an_untrained_discriminator_and_noise_moves_smoothly():
-    from tfssl import evaluate, pipelines
-
+def test_noise_moves_smoothly_after_training():
     keras.utils.set_random_seed(0)
     run = dcgan.recipe(**dcgan.SMALL)
-    data = [pipelines.load("digits", split=split) for split in ("train", "test")]
-
-    def read():
-        top = keras.Model(run.model.encoder.input, run.model.encoder.get_layer("c3").output)
-        return evaluate.linear(top, *data, penalties=(1e-2, 1e-1))["top1"]
-
-    before = read()
     run.fit(verbose=0)
-    after = read()
     steps = smoothness(run.model.generator, 64)
-    print(before, after, steps.min(), steps.max())
-    assert after > before
+    print(steps.min(), steps.max())
     assert steps.min() > 0 and steps.max() < 0.1
+
+
+@pytest.mark.slow
+def test_a_pass_over_photographs_makes_a_better_discriminator_than_an_untrained_one(shared):
+    untrained, trained = cifar_learning.before_and_after(
+        "image.dcgan", shared, epochs=1, protocol=evaluate.linear, tap="c3"
+    )
+    assert trained > untrained + 0.01

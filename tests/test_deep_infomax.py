@@ -1,5 +1,6 @@
 """Deep InfoMax: three estimates of information, whose places are compared, and the prior."""
 
+import cifar_learning
 import keras
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import tensorflow as tf
 import zoo_runs
 from objective_checks import draw, holds
 
-from tfssl import zoo
+from tfssl import evaluate, pipelines, zoo
 from tfssl.errors import BadInput
 from tfssl.objectives import contrastive, infomax
 
@@ -216,19 +217,23 @@ def test_any_encoder_with_a_map_serves_and_what_is_wrong_is_said():
 
 
 @pytest.mark.slow
-def test_after_training_foreign_places_cost_more_and_the_digits_are_read_better():
-    from tfssl import evaluate, pipelines
-
+def test_after_training_foreign_places_cost_more():
+    keras.utils.set_random_seed(0)
     run = deep_infomax.recipe(**deep_infomax.SMALL)
-    method, data = run.model, [pipelines.load("digits", split=s) for s in ("train", "test")]
-    before = evaluate.linear(method.encoder, *data)["top1"]
     run.fit(verbose=0)
-    after = evaluate.linear(method.encoder, *data)["top1"]
-    images = np.stack([e["image"] for e in data[1].take(128).as_numpy_iterator()])
-    x = deep_infomax.views({"image": tf.constant(images)}, tf.constant([1, 2]))
-    outputs = method(x)
+    images = [e["image"] for e in pipelines.load("digits", "test").take(128).as_numpy_iterator()]
+    x = deep_infomax.views({"image": tf.constant(np.stack(images))}, tf.constant([1, 2]))
+    outputs = run.model(x)
     matched = float(contrastive.infomax_jsd(outputs["summary"], outputs["local"]))
     foreign = float(contrastive.infomax_jsd(outputs["summary"], outputs["local"][::-1]))
-    print(before, after, matched, foreign)
-    assert after > before
-    assert matched < -0.3 and foreign > matched + 0.5
+    print(matched, foreign)
+    assert matched < 0 < foreign, "0 is what scores of zero cost"
+    assert foreign > matched + 0.5
+
+
+@pytest.mark.slow
+def test_six_passes_over_photographs_beat_the_untrained_network(shared):
+    untrained, trained = cifar_learning.before_and_after(
+        "image.deep_infomax", shared, epochs=6, protocol=evaluate.linear
+    )
+    assert trained > untrained + 0.01

@@ -1,6 +1,6 @@
 """DINO: the loss by its numbers, who sees which crop, what the teacher is, and neither collapse."""
 
-import cifar_knn
+import cifar_learning
 import keras
 import numpy as np
 import pytest
@@ -218,5 +218,5 @@ def test_centring_and_sharpening_are_both_needed():
 
 @pytest.mark.slow
 def test_two_passes_over_photographs_beat_the_untrained_network(shared):
-    untrained, trained = cifar_knn.before_and_after("image.dino", shared, epochs=2)
+    untrained, trained = cifar_learning.before_and_after("image.dino", shared, epochs=2)
     assert trained > untrained + 0.01

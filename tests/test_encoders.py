@@ -266,7 +266,7 @@ def test_batch_norm_is_the_formula_and_moves_its_statistics_as_keras_does(policy
     keras.config.set_dtype_policy(policy)
     random = np.random.default_rng(0)
     x = random.normal(2, 3, (4, 5, 6, 7)).astype("float32")
-    ours, theirs = BatchNormalization(), keras.layers.BatchNormalization()
+    ours, theirs = BatchNormalization(), keras.layers.BatchNormalization(momentum=0.9)
     for layer in (ours, theirs):
         layer.build(x.shape)
         layer.gamma.assign(np.linspace(0.5, 2, 7))
@@ -275,8 +275,8 @@ def test_batch_norm_is_the_formula_and_moves_its_statistics_as_keras_does(policy
     tolerance = {"float32": 1e-5, "mixed_float16": 1e-2, "mixed_bfloat16": 4e-2}[policy]
     np.testing.assert_allclose(ours(x, training=True), expected, atol=tolerance)
     theirs(x, training=True)
-    np.testing.assert_allclose(ours.moving_mean, 0.01 * mean, rtol=0.02, atol=1e-4)
-    np.testing.assert_allclose(ours.moving_variance, 0.99 + 0.01 * variance, rtol=1e-3)
+    np.testing.assert_allclose(ours.moving_mean, 0.1 * mean, rtol=0.02, atol=1e-4)
+    np.testing.assert_allclose(ours.moving_variance, 0.9 + 0.1 * variance, rtol=1e-3)
     np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-3)
     still = tf.cast(ours(x, training=False), "float32")
     np.testing.assert_allclose(still, tf.cast(theirs(x), "float32"), atol=20 * tolerance)

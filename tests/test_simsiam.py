@@ -1,6 +1,6 @@
 """SimSiam: the loss by its numbers, a fixed target, a predictor at full rate, and no collapse."""
 
-import cifar_knn
+import cifar_learning
 import keras
 import numpy as np
 import pytest
@@ -134,5 +134,5 @@ def test_the_stop_of_the_gradient_keeps_embeddings_apart():
 
 @pytest.mark.slow
 def test_two_passes_over_photographs_beat_the_untrained_network(shared):
-    untrained, trained = cifar_knn.before_and_after("image.simsiam", shared, epochs=2)
+    untrained, trained = cifar_learning.before_and_after("image.simsiam", shared, epochs=2)
     assert trained > untrained + 0.01

@@ -1,6 +1,6 @@
 """SupCon: the loss by its numbers, SimCLR where labels say nothing, labels that are asked for."""
 
-import cifar_knn
+import cifar_learning
 import numpy as np
 import PIL.Image
 import pytest
@@ -91,5 +91,5 @@ def test_data_without_labels_is_refused_in_one_sentence(tmp_path):
 @pytest.mark.slow
 def test_two_passes_over_photographs_beat_the_untrained_network(shared):
     name = "image.supervised_contrastive"
-    untrained, trained = cifar_knn.before_and_after(name, shared, epochs=2)
+    untrained, trained = cifar_learning.before_and_after(name, shared, epochs=2)
     assert trained > untrained + 0.05

@@ -1,6 +1,6 @@
 """VICReg: the loss by its numbers, which term prevents which collapse."""
 
-import cifar_knn
+import cifar_learning
 import keras
 import numpy as np
 import pytest
@@ -97,5 +97,5 @@ def test_without_the_hinge_all_collapses_and_without_covariance_features_repeat(
 
 @pytest.mark.slow
 def test_two_passes_over_photographs_beat_the_untrained_network(shared):
-    untrained, trained = cifar_knn.before_and_after("image.vicreg", shared, epochs=2)
+    untrained, trained = cifar_learning.before_and_after("image.vicreg", shared, epochs=2)
     assert trained > untrained + 0.01

@@ -12,10 +12,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
     and after. Where there is one replica, training over maps [B, H, W, C] takes TensorFlow's
     fused kernel instead, which reads and writes 16 bits and keeps its statistics in float32:
     outputs, gradients and moving statistics are Keras' own up to rounding.
+
+    The statistics move by a tenth each step (`momentum` 0.9), as in the code that the papers
+    released, TensorFlow's SimCLR and all of PyTorch's: by Keras' hundredth, a network of 165 steps
+    is evaluated with a fifth of what it began with.
     """
 
-    def __init__(self, *args, synchronized=True, **kwargs):
-        super().__init__(*args, synchronized=synchronized, **kwargs)
+    def __init__(self, axis=-1, momentum=0.9, synchronized=True, **kwargs):
+        super().__init__(axis, momentum, synchronized=synchronized, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
         if not (training and self.trainable and mask is None and self._fits(inputs)):

@@ -1,4 +1,4 @@
-"""kNN on CIFAR-10's held-out images before and after minutes of a method's SMALL recipe."""
+"""Top-1 on CIFAR-10's held-out images before and after minutes of a method's SMALL recipe."""
 
 import time
 
@@ -10,10 +10,11 @@ from tfssl.cli.options import policy
 from tfssl.pipelines import batching
 
 
-def before_and_after(name, shared, epochs, **overrides):
+def before_and_after(name, shared, epochs, protocol=evaluate.knn, tap=None, **overrides):
     """(top-1 of the untrained network, of the trained one), and prints what it cost.
 
-    The source shows no label unless the method's views ask for one.
+    The features are the encoder's, or those of its layer `tap`. The source shows no label unless
+    the method's views ask for one.
     """
     module, folder = zoo.get(name), str(shared / "data" / "cifar10")
     keras.config.set_dtype_policy(policy("auto"))
@@ -28,7 +29,10 @@ def before_and_after(name, shared, epochs, **overrides):
     train, test = (joined(batches) for batches in sets)
 
     def top1():
-        return evaluate.knn(next(iter(run.model.published.values())), train, test)["top1"]
+        encoder = next(iter(run.model.published.values()))
+        if tap:
+            encoder = keras.Model(encoder.input, encoder.get_layer(tap).output)
+        return protocol(encoder, train, test)["top1"]
 
     untrained, start, used = top1(), time.time(), time.process_time()
     steps = round(run.dataset.steps * epochs)
