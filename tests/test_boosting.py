@@ -146,8 +146,8 @@ def test_the_student_beats_an_untrained_one_and_one_that_was_taught_shuffled_clu
         if kind == "shuffled":
             plain = made.model.reassign
 
-            def reassign(features, plain=plain, model=made.model):
-                plain(features)
+            def reassign(features, index, plain=plain, model=made.model):
+                plain(features, index)
                 order = np.random.default_rng(0).permutation(len(features))
                 model.assignment.assign(model.assignment.numpy()[order])
 

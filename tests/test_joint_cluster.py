@@ -156,13 +156,15 @@ def test_each_period_merges_a_share_of_the_clusters_down_to_the_number_wanted():
 
 @pytest.mark.slow
 def test_training_finds_clusters_that_pixels_hide():
-    """Shapes before random backgrounds: pixels lie near by background, the network by shape."""
+    """Noisy shapes, a pixel off their place, before backgrounds of any brightness."""
     random = np.random.default_rng(0)
     label = np.repeat(np.arange(3), 100)
+    top, left = random.integers(-1, 2, [2, 300, 1, 1])
     y, x = np.mgrid[:16, :16] - 7.5
+    y, x = y - top, x - left
     shapes = np.stack([np.hypot(x, y) < 5, (abs(x) < 2) | (abs(y) < 2), (x + y) % 6 < 3])
-    images = np.where(shapes[label], 1.0, 0.4) + random.uniform(-0.4, 0.0, [300, 1, 1])
-    images += random.normal(0, 0.1, images.shape)
+    images = random.uniform(0.3, 0.7, [300, 1, 1]) + 0.25 * shapes[label, np.arange(300)]
+    images += random.normal(0, 0.2, images.shape)
     images = np.clip(255 * images, 0, 255).astype("uint8")[..., None].repeat(3, -1)
     data = tf.data.Dataset.from_tensor_slices({"image": images, "index": np.arange(300)})
     found = {}
@@ -174,4 +176,4 @@ def test_training_finds_clusters_that_pixels_hide():
         run.fit(verbose=0)
         found[rate] = nmi(label, run.model.assignment.numpy())
     print(found)
-    assert found[0.05] > found[0.0]
+    assert found[0.05] > found[0.0] + 0.1

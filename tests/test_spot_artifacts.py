@@ -182,5 +182,5 @@ def test_damage_is_localised_on_held_out_pictures():
     found = area_under_curve(places.ravel(), kept.ravel())
     elsewhere = area_under_curve(places.ravel(), np.roll(kept, 1, axis=0).ravel())
     print(error, found, elsewhere)
-    assert found > 0.65
+    assert found > elsewhere + 0.1  # twelve standard errors of 4,800 places
     assert elsewhere == pytest.approx(0.5, abs=0.03)
