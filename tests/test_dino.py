@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import encoders, zoo
+from tfssl import encoders, evaluate, zoo
 from tfssl.encoders.resized import at_size
 from tfssl.errors import BadInput
 from tfssl.layers.cosines import Cosines
@@ -217,6 +217,8 @@ def test_centring_and_sharpening_are_both_needed():
 
 
 @pytest.mark.slow
-def test_two_passes_over_photographs_beat_the_untrained_network(shared):
-    untrained, trained = cifar_learning.before_and_after("image.dino", shared, epochs=2)
+def test_eight_passes_over_photographs_beat_the_untrained_network(shared):
+    untrained, trained = cifar_learning.before_and_after(
+        "image.dino", shared, epochs=8, protocol=evaluate.linear, encoder="conv4"
+    )
     assert trained > untrained + 0.01

@@ -63,7 +63,8 @@ def arguments_of(module, method, small, given, pairs):
     for key in arguments:
         if key.endswith("encoder") and isinstance(arguments[key], str):
             usual = [known[key].default, module.SMALL.get(key)]
-            _fitting_encoder(method, key, arguments[key], [e for e in usual if e])
+            if arguments[key] not in usual:
+                _fitting_encoder(method, key, arguments[key], [e for e in usual if e])
     if "data" in arguments:
         sources.parse(arguments["data"])
     return arguments
@@ -73,8 +74,6 @@ def _fitting_encoder(method, key, name, usual):
     """Refuses a name that is unknown, or of a network for another kind of input than the usual."""
     from tfssl import encoders
 
-    if name in usual:
-        return
     option = f"--{key} {name}" if key == "encoder" else f"--set {key}={name}"
     kinds = {encoders.kind(other) for other in usual if other in encoders.NAMES}
     fitting = [other for other in encoders.NAMES if encoders.kind(other) in kinds]

@@ -315,7 +315,7 @@ def _card(record, out):
 
     about = zoo.card(record["method"])
     card = {
-        "title": f"{record['method']}: {record['arguments'].get('encoder', 'encoder')}",
+        "title": f"{record['method']}: {record['arguments'].get('encoder') or 'encoder'}",
         "task": about["summary"],
         "paper": f"{about['authors']}: {about['title']}, {about['venue']} {about['year']}",
         "url": about["url"],

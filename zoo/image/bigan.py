@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfssl import encoders
 from tfssl.layers.generator import generator, strided
+from tfssl.layers.normalisation import BatchNormalization
 from tfssl.method import Adversarial, Run
 from tfssl.objectives import adversarial
 from tfssl.pipelines import batching, load
@@ -41,6 +42,17 @@ def critic(size, width, channels, hidden):
     for _ in range(2):
         x = keras.layers.LeakyReLU(0.2)(keras.layers.Dense(hidden)(x))
     return keras.Model([image, z], keras.layers.Dense(1)(x), name="critic")
+
+
+def perceptron(size, hidden=512):
+    """The paper's network for digits: two hidden layers over all pixels, as if in no order."""
+    x = image = keras.Input([size, size, 3], name="image")
+    x = keras.layers.Flatten()(x)
+    for name in ("fc1", "fc2"):
+        x = keras.layers.Dense(hidden, use_bias=False, name=f"{name}_dense")(x)
+        x = BatchNormalization(name=f"{name}_norm")(x)
+        x = keras.layers.LeakyReLU(0.2, name=name)(x)
+    return keras.Model(image, x, name="perceptron")
 
 
 class BiGAN(Adversarial):
@@ -111,13 +123,18 @@ def recipe(
     The released code halves both losses, which Adam does not notice, and decays weights through
     the gradient; here they decay apart from it, as in AdamW.
 
-    It takes long: on digits (16 px, conv4, SMALL else) the nearest neighbour by E(x) has the class
-    of an unseen digit in 93 % before training and in 87 to 93 % over 50 epochs, by the features
-    below the code in 96 and 95 %; the paper has 97.4 % of MNIST after 400.
+    Without an `encoder` it is `perceptron`, the paper's own for digits. Networks that average over
+    the image, as `conv4` and the residual ones do, hardly learn to invert here: on digits (16 px)
+    the codes of made pictures follow their noise with a correlation of 0.25 after 100 epochs by
+    `perceptron` and not at all after 50 by `conv4`. The nearest neighbour by E(x) has the class of
+    an unseen digit in 96 % of cases after these and in 98 % untrained (`conv4`: 88, 93); the paper
+    has 97.4 % of MNIST after 400. On photographs (CIFAR-10, 624 steps of SMALL) kNN by E(x) rises
+    from 25.1 to 31.4 %, the linear probe from 29.5 to 31.9.
     """
     view = functools.partial(views, size=size, width=width, area=area, flip=flip)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
-    model = BiGAN(encoders.get(encoder, size=size), size, width, channels, hidden)
+    made = encoders.get(encoder or perceptron(size), size=size)
+    model = BiGAN(made, size, width, channels, hidden)
     rate = LateDecay(learning_rate, round(dataset.steps * epochs))
     optimizer, critic_optimizer = (
         keras.optimizers.Adam(rate, beta, weight_decay=weight_decay) for _ in range(2)
@@ -127,7 +144,7 @@ def recipe(
 
 
 SMALL = dict(
-    encoder="resnet9",
+    encoder="",
     data="digits",
     size=32,
     batch_size=128,
