@@ -143,7 +143,7 @@ def perceptron(size, width=512):
 
 @pytest.mark.slow
 def test_codes_of_made_pictures_tell_the_noise_they_were_made_of():
-    options = dict(encoder=perceptron(16), size=16, channels=(32, 64), hidden=512, epochs=75)
+    options = dict(encoder=perceptron(16), size=16, channels=(32, 64), hidden=512, epochs=100)
     keras.utils.set_random_seed(0)
     run = bigan.recipe(**{**bigan.SMALL, **options})
     method, noise = run.model, RANDOM.uniform(-1, 1, [1024, 32]).astype("float32")

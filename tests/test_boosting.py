@@ -128,6 +128,18 @@ def test_pseudo_labels_hang_on_the_index_are_made_once_and_fill_the_clusters():
     assert np.abs(one["image"] - two["image"]).max() > 0
 
 
+def shuffled(model):
+    """The model's `reassign`, after which each example has the cluster of another."""
+    plain = model.reassign
+
+    def reassign(features):
+        plain(features)
+        order = np.random.default_rng(0).permutation(len(features))
+        model.assignment.assign(model.assignment.numpy()[order])
+
+    return reassign
+
+
 @pytest.mark.slow
 def test_the_student_beats_an_untrained_one_and_one_that_was_taught_shuffled_clusters(shared):
     from tfssl import encoders, evaluate, pipelines
@@ -144,14 +156,7 @@ def test_the_student_beats_an_untrained_one_and_one_that_was_taught_shuffled_clu
         small = {**boosting.SMALL, "data": numbered, "encoder": "conv4", "teacher": "conv4"}
         made = boosting.recipe(**{**small, "epochs": 12, "pretext_epochs": 4, "clusters": 50})
         if kind == "shuffled":
-            plain = made.model.reassign
-
-            def reassign(features, index, plain=plain, model=made.model):
-                plain(features, index)
-                order = np.random.default_rng(0).permutation(len(features))
-                model.assignment.assign(model.assignment.numpy()[order])
-
-            made.model.reassign = reassign
+            made.model.reassign = shuffled(made.model)
         made.fit(verbose=0)
         probes[kind] = evaluate.linear(made.model.encoder, *sets)["top1"]
     keras.utils.set_random_seed(0)
