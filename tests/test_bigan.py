@@ -7,7 +7,6 @@ import tensorflow as tf
 import zoo_runs
 
 from tfssl import zoo
-from tfssl.layers.normalisation import BatchNormalization
 
 bigan = zoo.get("image.bigan")
 RANDOM = np.random.default_rng(0)
@@ -131,19 +130,9 @@ def test_a_linear_generator_is_inverted_and_the_critic_looks_at_the_code():
     assert float(tf.reduce_mean(tf.abs(own - anothers))) > 1
 
 
-def perceptron(size, width=512):
-    """The paper's network for digits, which sees pixels in no order: two hidden layers."""
-    x = image = keras.Input([size, size, 3])
-    x = keras.layers.Flatten()(x)
-    for _ in range(2):
-        x = BatchNormalization()(keras.layers.Dense(width, use_bias=False)(x))
-        x = keras.layers.LeakyReLU(0.2)(x)
-    return keras.Model(image, x)
-
-
 @pytest.mark.slow
 def test_codes_of_made_pictures_tell_the_noise_they_were_made_of():
-    options = dict(encoder=perceptron(16), size=16, channels=(32, 64), hidden=512, epochs=100)
+    options = dict(size=16, channels=(32, 64), hidden=512, epochs=100)
     keras.utils.set_random_seed(0)
     run = bigan.recipe(**{**bigan.SMALL, **options})
     method, noise = run.model, RANDOM.uniform(-1, 1, [1024, 32]).astype("float32")
@@ -155,4 +144,4 @@ def test_codes_of_made_pictures_tell_the_noise_they_were_made_of():
     before = explained()
     run.fit(verbose=0)
     print(before, explained())
-    assert abs(before) < 0.1 and explained() > before + 0.15
+    assert abs(before) < 0.1 and explained() > before + 0.2

@@ -6,8 +6,6 @@ import tensorflow as tf
 from tfssl.errors import BadInput
 from tfssl.layers.normalisation import BatchNormalization
 
-MOMENTUM = 0.9  # of moving statistics: Torch's, in which these decoders were first written
-
 
 class PixelHead(keras.layers.Layer):
     """Maps [B, h, w, C] -> a prediction at every place of another grid [B, H, W, outputs].
@@ -71,7 +69,7 @@ def decoder(inputs, size, channels, outputs=3, name="decoder"):
         x = keras.layers.Dense(side * side * channels[-1], use_bias=False)(x)
         x = keras.layers.Reshape([side, side, channels[-1]])(x)
     for filters in [*channels[-2::-1], None]:
-        x = keras.layers.ReLU()(BatchNormalization(momentum=MOMENTUM)(x))
+        x = keras.layers.ReLU()(BatchNormalization()(x))
         last = filters is None
         x = keras.layers.Conv2DTranspose(filters or outputs, 4, 2, "same", use_bias=last)(x)
     return keras.Model(features, x, name=name)
