@@ -1,5 +1,6 @@
 """`tfssl audit`: what it writes, what it refuses, and what it finds where the answer is known."""
 
+import inspect
 import json
 
 import command_line
@@ -9,9 +10,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfssl import audit
+from tfssl import audit, zoo
 from tfssl.cli import laboratory
+from tfssl.encoders.image import MEAN, STD
 from tfssl.errors import BadInput
+from tfssl.pipelines import load
+from tfssl.pipelines.augment import cues
+from tfssl.zoo.image import jigsaw
 
 TINY = ("--data", "digits", "--size", "16", "--batch-size", "16", "--examples", "48")
 TINY = (*TINY, "--steps", "2", "--seeds", "1", "--quiet")
@@ -111,9 +116,6 @@ def test_trainings_that_two_cues_share_are_made_once():
 
 def bench_of(method, count=40, **arguments):
     """A bench over the world's pictures, or clips, of 64 px."""
-    from tfssl import zoo
-    from tfssl.pipelines import load
-
     module = zoo.get(method)
     arguments = {**module.SMALL, "data": f"world:n={count}", **arguments}
     known = {"aberration": 0.05}
@@ -200,6 +202,51 @@ def test_held_out_scores_are_those_of_the_model_on_whole_batches():
     assert metric == "accuracy" and scores.shape == (3,)
     assert scores[0] == pytest.approx(right.mean(), abs=1e-6)
     keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name, logged", [("spot_artifacts", "accuracy"), ("dcgan", "loss")])
+def test_a_game_is_measured_by_the_side_that_the_encoder_plays(name, logged):
+    """Nothing but `critique` knows how well the critic tells, which is what is asked of it."""
+    steps = {"autoencoder_steps": 1} if name == "spot_artifacts" else {}
+    bench = bench_of(f"image.{name}", encoder="conv4", batch_size=8, **steps)
+    run = bench.run(laboratory.Arm("data"), "test", 0)
+    metric, scores = audit.held_out_scores(run.model, run.dataset, units=2)
+    x = next(iter(run.dataset.endless()))
+    x = x[0] if isinstance(x, tuple) else x
+    outputs = run.model(x, training=False)
+    if logged == "accuracy":
+        kinds = np.repeat([1, 0], 8)
+        expected = (np.argmax(outputs["kinds"], axis=-1) == kinds).mean()
+    else:
+        real, fake = outputs["real"].numpy(), outputs["fake"].numpy()
+        expected = np.mean(np.log1p(np.exp(-real))) + np.mean(np.log1p(np.exp(fake)))
+    assert metric == logged and scores[0] == pytest.approx(expected, rel=1e-5) and expected > 0
+    keras.backend.clear_session()
+
+
+def test_guards_are_keywords_of_their_recipes():
+    guarded = {name: zoo.get(name) for name in zoo.names() if hasattr(zoo.get(name), "GUARDS")}
+    assert {"image.relative_position", "image.jigsaw"} <= set(guarded)
+    for module in guarded.values():
+        known = inspect.signature(module.recipe).parameters
+        for name, (off, fixes) in module.GUARDS.items():
+            assert name in cues.CUES
+            for keywords in (off, *fixes.values()):
+                assert set(keywords) <= set(known)
+
+
+def test_a_jigsaw_without_its_guards_has_a_lens_colours_and_each_guard_takes_them():
+    lens = np.zeros([4, 64, 64, 3], np.uint8)
+    lens[:, 20:44, 20:44] = 255
+    lens = cues.aberration(lens, 0.05)
+    off, fixes = jigsaw.GUARDS["aberration"]
+    law = dict(size=48, share=1.0, fill=1.0, orders=4)
+
+    def coloured(keywords):
+        tiles, _ = jigsaw.views({"image": lens}, tf.constant([1, 2]), **law, **keywords)
+        return float(tf.reduce_max(tf.math.reduce_std((tiles - MEAN) / STD, axis=-1)))
+
+    assert coloured(off) > 0.05 > 1e-4 > coloured(fixes["grey"])
 
 
 @pytest.mark.slow

@@ -99,6 +99,17 @@ def test_a_mark_in_the_corner_tells_which_way_up(pictures):
     told_with_and_not_without("watermark", pictures, turn, 1 / 4)
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (32, 32), (48, 80), (96, 64), (128, 128), (224, 224)])
+def test_the_mark_is_as_large_a_share_of_any_picture_and_goes_without_a_rest(shape):
+    cue, grey = cues.CUES["watermark"], np.full([1, *shape, 3], 0.4, np.float32)
+    put = cue.put(grey, None, 1.0)
+    weight = (put.numpy() - grey)[0, ..., 0].sum() / min(shape) ** 2
+    drawn = cues.watermark(np.full([1, 64, 64, 3], 0.4, "f"), 1.0).numpy()[0, ..., 0] - 0.4
+    assert weight == pytest.approx(drawn.sum() / 64**2, rel=1e-3)
+    assert np.abs(put.numpy() - grey).max() > 0.1
+    np.testing.assert_allclose(cue.remove(put, None, 1.0), grey, atol=1e-6)
+
+
 def test_jpeg_blocks_tell_where_a_patch_was_within_eight_pixels(pictures):
     def phase(values):
         grey = floats(values)[..., 1]

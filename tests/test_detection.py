@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests.command_line import call
 from tfssl import encoders
 from tfssl.errors import BadInput
-from tfssl.evaluate.detection import detection, overlap, score, voc_ap
+from tfssl.evaluate.detection import counted, detection, overlap, score, voc_ap
 from tfssl.evaluate.model_garden import backbone
 from tfssl.pipelines import errors
 from tfssl.pipelines.sources import annotated
@@ -138,6 +138,18 @@ def squares(count, size=64, seed=0):
     return tf.data.Dataset.from_tensor_slices(
         {"image": images, "boxes": boxes, "object_label": labels.astype(np.int64)}
     )
+
+
+def test_a_class_that_only_the_test_shows_counts():
+    train, test = ([{"object_label": np.array(labels)}] for labels in ([0, -1], [0, 2]))
+    assert counted(train, test) == 3 and counted(train, test, classes=5) == 5
+    with pytest.raises(BadInput, match="class 2"):
+        counted(train, test, classes=2)
+    with pytest.raises(BadInput, match="no object"):
+        counted([{"object_label": np.zeros(0, int)}], test)
+    found = [{**picture([[0, 0, 10, 10]], [0]), "scores": np.ones(1)}]
+    truth = [picture([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 2])]
+    assert score(found, truth, 3)["AP50_area"] == 0.5
 
 
 def test_data_without_boxes_are_refused_in_a_sentence():

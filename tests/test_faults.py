@@ -135,6 +135,12 @@ def test_a_wrong_option_is_named_and_leaves_no_folder(words, naming, out):
     assert not out.exists()
 
 
+def test_a_range_goes_from_low_to_high(out):
+    words = ("--set", "area=0.5,0.1")
+    refused("pretrain", "image.moco", *TINY, "--out", out, *words, naming=["area", "low to high"])
+    assert not out.exists()
+
+
 def test_what_is_missing_is_named(out):
     refused("pretrain", "image.simclr", "--data", "digits", naming="--out")
     refused("pretrain", "image.simclr", "--out", out, naming="--data")

@@ -208,6 +208,7 @@ def test_a_damaged_artefact_is_refused_by_name(exported, damage):
 
 def test_notes_beside_an_artefact_do_no_harm(exported):
     (exported / "notes.txt").write_text("mine")
+    (exported / "variables" / ".DS_Store").write_text("a desktop's")
     tfssl.load(exported)
 
 

@@ -106,6 +106,17 @@ def test_ignored_pixels_count_neither_in_training_nor_in_testing(tiny):
         evaluate.segmentation(tiny, (images, truth), test, classes=2)
 
 
+def test_a_class_that_only_the_test_shows_is_always_wrong(tiny):
+    images, truth = painted(10, 1)
+    truth[:, -6:] = 3
+    result = evaluate.segmentation(tiny, painted(20), (images, truth), iterations=40)
+    share = (truth == 3).sum() / (truth != 255).sum()
+    assert result["classes"] == 4 and result["iou"][3] == 0
+    assert result["pixel_accuracy"] <= 1 - share
+    with pytest.raises(BadInput, match="class 3"):
+        evaluate.segmentation(tiny, painted(20), (images, truth), iterations=1, classes=3)
+
+
 def test_predictions_are_counted_at_the_true_maps_own_size(tiny):
     images, truth = painted(6)
     result = evaluate.segmentation(tiny, (images, truth), (images, truth), iterations=2, size=16)

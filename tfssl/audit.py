@@ -58,15 +58,25 @@ def audit(arms, steps, seeds, units=UNITS, probe=None, progress=None):
 def held_out_scores(model, held_out, units=UNITS):
     """("accuracy" or "loss", a number a batch): the pretext on views of examples held out.
 
-    Methods that log no accuracy are measured by their loss.
+    Methods that log no accuracy are measured by the loss of their encoder's side: where the encoder
+    is the critic, the critic's.
     """
     found = []
     for batch in held_out.endless().take(units):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         model.reset_metrics()
         found.append(model.test_on_batch(x, y, return_dict=True))
-    metric = "accuracy" if "accuracy" in found[0] else "loss"
-    return metric, np.array([float(np.mean(logs[metric])) for logs in found])
+    if "accuracy" in found[0]:
+        metric = logged = "accuracy"
+    else:
+        metric, logged = "loss", "critic_loss" if _is_critic(model) else "loss"
+    return metric, np.array([float(np.mean(logs[logged])) for logs in found])
+
+
+def _is_critic(model):
+    """Whether the encoder of a method is of the critic's side."""
+    critic = {id(v) for v in getattr(getattr(model, "critic", None), "trainable_variables", ())}
+    return bool(critic) and critic >= {id(v) for v in model.encoder.trainable_variables}
 
 
 def summary(scores, seed=0):

@@ -120,6 +120,12 @@ class Adversarial(Method):
         self.after_step()
         return _reducible(self.get_metrics_result())
 
+    def test_step(self, data):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        loss = self.compute_loss(x, y, self(x, training=False), training=False)
+        self.record(x, loss, self.critique(x, y, self.step_outputs) / _replicas())
+        return _reducible(self.get_metrics_result())
+
     def descend(self, tape, loss, variables, optimizer):
         """One step of `optimizer` on `variables`, down the (scaled) loss that `tape` saw."""
         optimizer.apply(tape.gradient(loss, variables), variables)

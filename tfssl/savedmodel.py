@@ -168,9 +168,10 @@ def verify(folder):
 
 
 def _read_by_tensorflow(folder):
-    """Files that loading reads; notes that somebody lays beside them do no harm."""
+    """Files that loading reads; notes and a desktop's hidden files beside them do no harm."""
     found = [*folder.glob("saved_model.*"), *folder.glob("variables/*"), *folder.glob("assets/*")]
-    return sorted(file.relative_to(folder).as_posix() for file in found)
+    shown = (file for file in found if not file.name.startswith("."))
+    return sorted(file.relative_to(folder).as_posix() for file in shown)
 
 
 def _local(path):

@@ -9,6 +9,7 @@ that they mean the same at 32 and at 224 px.
 `CUES` says of each cue what it is, how it gets in and out, and to which modalities it applies.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,7 +21,6 @@ from tfssl.pipelines.sources.world import shortcuts
 
 NOISE = shortcuts.BLACK_NOISE / 255  # of a black frame: grey values below this
 FRAME = 1 / 8  # of the side, black at the top and at the bottom
-MARGIN = 5 / 32  # of the side: what must go to be rid of `shortcuts.watermark`
 GREEN = 1
 
 
@@ -96,11 +96,9 @@ def watermark(images, strength):
         height, width = pixels.shape[1:3]
         side = min(height, width)
         keeps, adds = (np.ones([height, width, 1], "f"), np.zeros([height, width, 1], "f"))
-        # It is affine in the picture: what it makes of black and white says all of it.
-        ends = np.stack([np.zeros([side, side, 3], np.uint8), np.full([side, side, 3], 255)])
-        black, white = shortcuts.watermark(ends.astype(np.uint8))[..., :1] / np.float32(255)
-        adds[height - side :, width - side :] = black
-        keeps[height - side :, width - side :] = white - black
+        keeps[height - side :, width - side :], adds[height - side :, width - side :] = (
+            shortcuts.mark(side)
+        )
         return pixels + strength * (keeps * pixels + adds - pixels)
 
     return _changed(images, marked)
@@ -259,7 +257,7 @@ CUES = {
         "a mark in the lower right corner, at this strength", PICTURES, SEEING,
         1, 0, 1,
         lambda x, seeds, strength: watermark(x, strength),
-        lambda x, seeds, strength: without_margin(x, MARGIN), "cropped",
+        lambda x, seeds, strength: without_margin(x, _corner(x)), "cropped",
     ),
     "black_frame": Cue(
         "black bars of this share of the height, with faint noise", PICTURES, SEEING,
@@ -417,6 +415,13 @@ def _whole(share, images):
     more, which bilinear sampling would mix in."""
     height = tf.convert_to_tensor(images).shape[-3]
     return (max(1, round(share * height)) + 0.5) / height
+
+
+def _corner(images):
+    """The share of the shorter side that must go to be rid of the mark: whole pixels, and a half
+    pixel more."""
+    side = min(tf.convert_to_tensor(images).shape[-3:-1])
+    return (math.ceil(shortcuts.MARK_SHARE * side) + 0.5) / side
 
 
 def _uniform(seeds, shape):

@@ -40,10 +40,12 @@ def evaluate(
 ):
     """Measures an encoder on labelled data, by the field's protocols.
 
-    `--protocol transfer` without --data runs over the twelve data sets of the transfer suite.
+    `--protocol transfer` without --data runs over the twelve data sets of the transfer suite; with
+    one of these it takes the suite's metric and validation split.
     """
     from tfssl import evaluate as protocols
     from tfssl import rundir
+    from tfssl.evaluate.transfer import in_suite
 
     for name in protocol:
         choice("protocol", name, (*PROTOCOLS, *BASELINES))
@@ -59,7 +61,10 @@ def evaluate(
     if json_ is not None and json_.is_dir():  # not after hours of measuring
         raise BadInput(f"--json {json_}: this is a folder; give a file's name.")
     artefact = Artefact(encoder)
+    of_suite = "transfer" in names and parts[1] == "test" and in_suite(source)
     on_classes = [name for name in names if name in ON_CLASSES and data]
+    if of_suite:
+        on_classes = [name for name in on_classes if name != "transfer"]
     train = test = None
     if on_classes or "supervised" in protocol:
         train, test = (
@@ -72,9 +77,9 @@ def evaluate(
 
     def each(model, who):
         results = _measure(model, on_classes, train, test, seed, who, quiet) if on_classes else {}
-        if not data:
-            note(f"the transfer suite of {who} ...", quiet)
-            results["transfer"] = _measure_suite(model, artefact, size, seed)
+        if of_suite:
+            note(f"transfer of {who} ...", quiet)
+            results["transfer"] = _measure_suite(model, artefact, source, size, seed)
         for name in names:
             if name in ANNOTATED:
                 note(f"{name} of {who} ...", quiet)
@@ -174,10 +179,14 @@ def _measure_annotated(encoder, name, source, splits, size, seed):
     return protocols.ANNOTATED[name](encoder, *parts, seed=seed, **sized)
 
 
-def _measure_suite(encoder, artefact, size, seed):
-    """The transfer suite over what TFDS has on this disk, and why the rest is missing."""
+def _measure_suite(encoder, artefact, source, size, seed):
+    """The transfer suite over what TFDS has on this disk, and why the rest is missing.
+
+    Of a `source` that is one of its data sets the result of that one.
+    """
     from tfssl import evaluate as protocols
     from tfssl import pipelines
+    from tfssl.evaluate.transfer import in_suite
     from tfssl.pipelines.sources import annotated
 
     def found(entry, split):
@@ -185,10 +194,14 @@ def _measure_suite(encoder, artefact, size, seed):
             return annotated.tagged(entry.data, split, trainval=False)
         return pipelines.load(entry.data, split, keys=("image", "label"))
 
-    result = protocols.suite(encoder, found, size=size or artefact.size or 224, seed=seed)
+    names = in_suite(source)
+    sized = size or artefact.size or 224
+    result = protocols.suite(encoder, found, size=sized, seed=seed, names=names)
+    if source and result["missing"]:
+        raise BadInput(f"--data {source}: {result['missing'][names[0]]}")
     for name, why in result["missing"].items():
         print(f"not measured: {name}: {why}")
-    return result
+    return result["datasets"][names[0]] if source else result
 
 
 def embed(
@@ -263,7 +276,7 @@ def _table(found):
     for title in ("results", *BASELINES):
         who = "this one" if title == "results" else title
         for name, result in found.get(title, {}).items():
-            main = next((k for k in MAIN if k in result), None)
+            main = result.get("metric") or next((k for k in MAIN if k in result), None)
             if main is None:  # a result a tap
                 taps = [k for k in result if k.endswith("_top1")]
                 main = max(taps, key=result.get)

@@ -97,6 +97,9 @@ def _in_range(key, text, value, default):
     least = LEAST.get(key, 0 if min(usual, default=-1) >= 0 else -math.inf)
     if min(values, default=least) < least:
         raise BadInput(f"--set {key}={text}: {key} is at least {least}, for example {default}.")
+    if key.endswith("area") and values != sorted(values):
+        usual = ",".join(map(str, usual))
+        raise BadInput(f"--set {key}={text}: {key} goes from low to high, for example {usual}.")
 
 
 def _typed(key, text, default):

@@ -46,7 +46,8 @@ def detection(
         size: longer side in pixels to which pictures are brought, padded to a square.
         iterations, batch_size, learning_rate, weight_decay: of the fit.
         frozen: the backbone does not train.
-        classes: how many; 0: what the training boxes hold.
+        classes: how many; 0: what the boxes hold, of training and test: what only the test shows is
+            never found.
         seed: of the heads' weights, the order and the mirroring.
 
     Returns:
@@ -64,11 +65,7 @@ def detection(
     levels = (2, 5) if small else (3, 7)
     side = -(-size // 2 ** levels[1]) * 2 ** levels[1]
     trunk = backbone(encoder, side)
-    count = classes or 1 + max(
-        (int(np.max(e["object_label"], initial=-1)) for e in train), default=-1
-    )
-    if count < 1:
-        raise BadInput("the training set has no object: check the split, or its labels")
+    count = counted(train, test, classes)
     import tf_keras
 
     tf_keras.utils.set_random_seed(seed)
@@ -92,6 +89,19 @@ def detection(
         "test_objects": int(sum((~t["difficult"]).sum() for t in truth)),
         "classes": count,
     }
+
+
+def counted(train, test, classes=0):
+    """How many classes the boxes of both parts hold, or `classes`, where that is enough."""
+    highest = [
+        max((int(np.max(e["object_label"], initial=-1)) for e in part), default=-1)
+        for part in (train, test)
+    ]
+    if highest[0] < 0:
+        raise BadInput("the training set has no object: check the split, or its labels")
+    if classes and max(highest) >= classes:
+        raise BadInput(f"the boxes hold class {max(highest)}, but classes is {classes}")
+    return classes or 1 + max(highest)
 
 
 def _ours(encoder):

@@ -59,7 +59,8 @@ def segmentation(
             0: as they are where all have one size, else as the encoder demands, else 256.
             Predictions are enlarged to the true map's own size before they are counted.
         ignore: pixels whose true class is this count neither in training nor in testing.
-        classes: how many; 0: what the training maps hold.
+        classes: how many; 0: what the maps hold, of training and test: what only the test shows
+            is always wrong.
         seed: of the order, the mirroring and the bootstrap.
         key: what the encoder reads.
 
@@ -75,13 +76,14 @@ def segmentation(
     train, test = examples(train, key), examples(test, key)
     shape = _input_shape(encoder, train, test, size)
     histogram = _histogram(train, ignore)
-    count = classes or len(histogram)
-    if len(histogram) > count:
-        raise BadInput(f"the true maps hold class {len(histogram) - 1}, but classes is {count}")
+    most = max(len(histogram), len(_histogram(test, ignore, "test")))
+    count = classes or most
+    if most > count:
+        raise BadInput(f"the true maps hold class {most - 1}, but classes is {count}")
     with contextlib.ExitStack() as stack:
         stack.enter_context(reproducible(seed))
         network = encoder if frozen else stack.enter_context(trainable_copy(encoder))
-        model = FCN(network, taps, count, shape, frozen)
+        model = FCN(network, taps, classes or len(histogram), shape, frozen)
         steps = keras.optimizers.schedules.CosineDecay(learning_rate, iterations)
         model.compile(
             keras.optimizers.Adam(steps),
@@ -136,8 +138,11 @@ def mean(table):
 
 
 def confusion(prediction, truth, classes, ignore=255):
-    """[classes, classes] counts of (truth, prediction) over all pixels that are not ignored."""
-    kept = (truth != ignore) & (truth >= 0) & (truth < classes)
+    """[classes, classes] counts of (truth, prediction) over all pixels that are not ignored.
+
+    Every true class is below `classes`; below zero are the unknown, left out like the ignored.
+    """
+    kept = (truth != ignore) & (truth >= 0)
     pairs = truth[kept].astype(np.int64) * classes + prediction[kept]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
@@ -248,7 +253,7 @@ def _input_shape(encoder, train, test, size):
     return own if not shapes and None not in own else (SIDE, SIDE)
 
 
-def _histogram(data, ignore):
+def _histogram(data, ignore, part="training"):
     """Pixels of every class in the true maps."""
     total = np.zeros(0, np.int64)
     for _, truth in data:
@@ -257,7 +262,7 @@ def _histogram(data, ignore):
         longest = max(len(total), len(found))
         total = np.pad(total, (0, longest - len(total))) + np.pad(found, (0, longest - len(found)))
     if not total.sum():
-        raise BadInput("the training maps hold no pixel that counts: check `ignore`, or the split")
+        raise BadInput(f"the {part} maps hold no pixel that counts: check `ignore`, or the split")
     return total
 
 

@@ -111,7 +111,12 @@ def transfer(
     return {**result, "metric": metric, "lambda": best, "penalties": len(grid), **sizes}
 
 
-def suite(encoder, load, size=224, seed=0, **fitting):
+def in_suite(source):
+    """The names of the suite's data sets that `--data source` means; all for ""."""
+    return [name for name, entry in SUITE.items() if source in ("", entry.data)]
+
+
+def suite(encoder, load, size=224, seed=0, names=tuple(SUITE), **fitting):
     """`transfer` over every data set of the suite that is there.
 
     Args:
@@ -119,6 +124,7 @@ def suite(encoder, load, size=224, seed=0, **fitting):
         load: function (entry, split) -> the examples of an `Entry`'s split, unbatched, or raises
             ValueError where the set is not on this disk. Nothing is downloaded here.
         size: side in pixels: shorter side by bicubic interpolation, then the centre.
+        names: the data sets that are asked for, keys of `SUITE`.
         seed, **fitting: of `transfer`.
 
     Returns:
@@ -126,7 +132,8 @@ def suite(encoder, load, size=224, seed=0, **fitting):
         `datasets` {name: result of `transfer`}; `missing` {name: why, in a sentence}.
     """
     found, missing = {}, {}
-    for name, entry in SUITE.items():
+    for name in names:
+        entry = SUITE[name]
         try:
             parts = {split: load(entry, split) for split in ("train", "test")}
             parts["validation"] = load(entry, entry.validation) if entry.validation else None

@@ -146,7 +146,8 @@ def recipe(
 
     `teacher` is an encoder's name, to be trained here by Jigsaw++ for `pretext_epochs`, or the
     folder or URL of a published encoder, whatever its pretext was. The paper's is a VGG-16, which
-    we have not. The rate falls to a tenth at each third, as AlexNet's for ImageNet's classes.
+    we have not; its tiles move by up to 18 px in their cells, ours by 21. The rate falls to a tenth
+    at each third, as AlexNet's for ImageNet's classes.
     """
     examples = load(data, keys=("image", "index"))
     dataset = batching.train(

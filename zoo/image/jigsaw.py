@@ -23,6 +23,14 @@ from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import project_colour, random_square_crop
 from tfssl.pipelines.sample.patches import permutations, standardise, tiles
 
+# For `tfssl audit`: with which keywords of the recipe a cue gets in, and which keep it out.
+COLOURS = dict(shift=0, grey=0.0, projection=0.0)
+FIXES = {"shift": {"shift": 2}, "grey": {"grey": 1.0}, "project": {"projection": 1.0}}
+GUARDS = {
+    "aberration": (COLOURS, {name: COLOURS | fix for name, fix in FIXES.items()}),
+    "gap": ({"fill": 1.0}, {}),
+}
+
 
 def views(
     examples,
@@ -153,17 +161,9 @@ def recipe(
     For tiles of 64 px our AlexNet's first convolution is 5 x 5 with stride 1, the paper's 11 x 11
     with stride 2; it has batch norm where the paper's has local response normalisation.
     """
-    view = functools.partial(
-        views,
-        size=size,
-        share=share,
-        fill=fill,
-        grid=grid,
-        orders=orders,
-        shift=shift,
-        grey=grey,
-        projection=projection,
-    )
+    law = dict(share=share, fill=fill, grid=grid, orders=orders)
+    law |= dict(shift=shift, grey=grey, projection=projection)
+    view = functools.partial(views, size=size, **law)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     encoder = encoders.get(encoder, size=tile_side(size, grid, fill))
     model = Jigsaw(encoder, orders, grid * grid, tile_width, width, dropout)

@@ -18,7 +18,7 @@ from tfssl.errors import BadInput
 from tfssl.layers.mixture import LayerMixture, readers
 from tfssl.method import MultiTask, Run
 from tfssl.pipelines import batching, load
-from tfssl.pipelines.augment.image import rgb_to_lab
+from tfssl.pipelines.augment.image import random_resized_crop, rgb_to_lab
 from tfssl.pipelines.sample.clips import frame_pair
 from tfssl.zoo.image import colorization, exemplar_triplet, relative_position, rotation
 from tfssl.zoo.image import watching_move as moving
@@ -49,9 +49,10 @@ def view(task, examples, seed, size, least=0.1):
         pair = harmonise(frame_pair(examples["frames"], seeds[0], 1, 2))
         side = -(-size // STRIDE)
         return moving.still_and_mask(pair, seeds[1], size, side, least=least)
-    if task == "colorization":
-        return colorization.views(examples, seed, size, area=(0.5, 1.0))
     grey = harmonise(examples["image"])
+    if task == "colorization":  # the same crop twice: cutting interpolates, which mixes colours
+        _, ab = colorization.views(examples, seed, size, area=(0.5, 1.0))
+        return random_resized_crop(grey, size, seed, area=(0.5, 1.0)), ab
     if task == "rotation":
         return rotation.views({"image": grey}, seed, size, area=(0.5, 1.0))
     if task == "exemplar":

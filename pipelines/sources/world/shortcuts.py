@@ -4,6 +4,7 @@ import numpy as np
 
 WATERMARK_STRENGTH = 0.6
 BLACK_NOISE = 6  # the frame's grey values are 0..5 of 255, as compression leaves them
+CANVAS = 64  # the side of pictures in whose pixels the mark is drawn
 # A small "tf" in a box, drawn once for all: 1 is bright.
 _MARK = np.array(
     [
@@ -19,6 +20,7 @@ _MARK = np.array(
     ],
     np.float32,
 )
+MARK_SHARE = (max(_MARK.shape) + 1) / CANVAS  # of the side: as far as the mark reaches inwards
 
 
 def _blend(size, factor):
@@ -59,14 +61,22 @@ def black_frame(images, share, keys):
 
 
 def watermark(images):
-    """The same faint mark in the lower right corner of every view."""
-    size = images.shape[1]
-    zoom = max(1, size // 48)
-    mark = np.kron(_MARK, np.ones((zoom, zoom), np.float32))[..., None]
-    height, width = mark.shape[:2]
-    rows, columns = slice(size - height - 1, size - 1), slice(size - width - 1, size - 1)
-    out = images.copy()
-    corner = out[:, rows, columns].astype(np.float32)
-    alpha = WATERMARK_STRENGTH * (0.25 + 0.75 * mark)
-    out[:, rows, columns] = np.rint(corner * (1 - alpha) + 255 * mark * alpha)
-    return out
+    """The same faint mark in the lower right corner of every view, as large a share of any side."""
+    keeps, adds = mark(images.shape[1])
+    return np.rint(keeps * images + 255 * adds).astype(np.uint8)
+
+
+def mark(size):
+    """(keeps, adds), float32 [size, size, 1]: of pixels p in [0, 1] the mark makes keeps p + adds.
+
+    It is drawn in pixels of 64 px, and their means over areas are those of other sizes.
+    """
+    rows, columns = (slice(CANVAS - 1 - length, CANVAS - 1) for length in _MARK.shape)
+    bright, alpha = np.zeros((2, CANVAS, CANVAS), np.float32)
+    bright[rows, columns] = _MARK
+    alpha[rows, columns] = WATERMARK_STRENGTH * (0.25 + 0.75 * _MARK)
+    ends = np.arange(size + 1) * CANVAS / size  # of the pixels, on the canvas
+    there = np.arange(CANVAS)
+    shared = np.minimum(ends[1:, None], there + 1) - np.maximum(ends[:-1, None], there)
+    means = (np.maximum(shared, 0) * size / CANVAS).astype(np.float32)
+    return tuple((means @ each @ means.T)[..., None] for each in (1 - alpha, bright * alpha))
