@@ -92,9 +92,13 @@ def ingest(
     results = run(work, rows, plan, features, options, workers, progress)
     broken = sorted([*(tuple(b) for result in results for b in result["broken"]), *strays])
     total = len(rows) + len(strays)
-    records.refuse(broken, total, max_broken, source)
-    if not any(result["paths"] for result in results):
-        raise BadInput(f"{source} holds no file that can be read: nothing was written.")
+    try:
+        records.refuse(broken, total, max_broken, source)
+        if not any(result["paths"] for result in results):
+            raise BadInput(f"{source} holds no file that can be read: nothing was written.")
+    except BadInput:
+        shutil.rmtree(work)
+        raise
     assemble(work, dest, plan, features, results, broken, total, class_names)
     return finished(dest)
 
@@ -106,7 +110,7 @@ def listed(source):
     if not source.exists():
         if str(source).partition(":")[0] in (*EMBEDDED, "tfds"):
             raise BadInput(f"{source} is no folder of files: it needs no ingest, use it as --data.")
-        raise BadInput(missing(str(source)))
+        raise BadInput(missing(str(source), embedded=()))
     if source.is_dir():
         if (source / "dataset_info.json").is_file():
             raise BadInput(f"{source} holds shards already: use it as --data.")
@@ -174,7 +178,13 @@ def started(work, plan):
         before = None
     if before != plan:
         shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        try:
+            work.mkdir(parents=True)
+        except OSError as fault:
+            name = work.name.removesuffix(WORK)
+            raise BadInput(
+                f"{work.with_name(name)} cannot be written: {fault.strerror.lower()}."
+            ) from None
         write_json(work / "plan.json", plan)
 
 
@@ -269,6 +279,8 @@ def encoded(row, features, options):
     shapes = {}
     short_side, max_frames, sample_rate, quality = options
     example = {"path": records.shown(row.path), **row.values}
+    for path in row.files.values():
+        images.regular(path)
     if "image" in row.files:
         data = pathlib.Path(row.files["image"]).read_bytes()
         image = images.opened(data)

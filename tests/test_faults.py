@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -120,7 +121,8 @@ WRONG_OPTIONS = [
     (["--set", "seed=-1"], "seed"),
     (["--set", "temperature=nan"], "temperature"),
     (["--set", "temperature=inf"], "temperature"),
-    (["--set", "temperature=-1"], "temperature"),
+    (["--set", "temperature=-1"], "above 0"),
+    (["--set", "temperature=0"], "temperature is above 0"),
     (["--set", "learning_rate=fast"], "learning_rate"),
     (["--set", "encoder=resnet99"], "resnet9"),
     (["--set", "data=nope"], "nope"),
@@ -228,14 +230,14 @@ def test_broken_files_among_good_ones_are_skipped_listed_and_counted(tmp_path, o
     whole = (folder / "0.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").touch()
-    (folder / "text.jpg").write_text("I am no picture")
+    os.mkfifo(folder / "pipe.jpg")
     bomb(folder / "bomb.png")
     few = ("--data", folder, "--batch-size", 4)
     refused(*SIMCLR, *few, "--max-broken", 0.2, "--out", out, naming=["--max-broken", "4 of 12"])
     assert not out.exists()
     done = call(*SIMCLR, *few, "--epochs", 1, "--out", out)
     assert done.code == 0, done
-    for name in ("cut.jpg", "empty.png", "text.jpg", "bomb.png"):
+    for name in ("cut.jpg", "empty.png", "pipe.jpg", "bomb.png"):
         assert f"broken: {name}: " in done.err
     assert "4 of 12 files are broken and were skipped." in done.err
     ingested = call("ingest", folder, tmp_path / "shards", "--quiet")
@@ -255,7 +257,7 @@ def test_a_source_that_is_mostly_broken_is_refused(tmp_path, out):
     for words in ([*SIMCLR, *few, "--out", out], ["ingest", folder, out]):
         listing = words[0] == "ingest"
         refused(*words, naming=["3 of 5", "--max-broken", "broken0.jpg"], listing=listing)
-        assert not out.exists()
+        assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
     refused(
         *SIMCLR,
         *few,
@@ -318,9 +320,15 @@ def test_a_source_of_another_kind_is_refused(tmp_path, out):
 def test_silent_and_unreadable_sounds_are_broken_files(tmp_path, out):
     folder = tmp_path / "sounds"
     folder.mkdir()
-    for i in range(4):
+    for i in range(7):
         sound(folder / f"{i}.wav", np.sin(np.arange(8000) * 0.1 * (i + 1)))
     sound(folder / "silent.wav", np.zeros(8000))
+    sound(folder / "cut.wav", np.sin(np.arange(8000)))
+    (folder / "cut.wav").write_bytes((folder / "cut.wav").read_bytes()[:9000])
+    with wave.open(str(folder / "opposed.wav"), "wb") as file:
+        file.setparams((2, 2, 16000, 0, "NONE", None))
+        file.writeframes(np.outer(8000 * np.sin(np.arange(8000)), [1, -1]).astype("<i2").tobytes())
+    os.mkfifo(folder / "pipe.wav")
     nan = np.full(8000, np.nan, "<f4").tobytes()
     form = b"fmt " + struct.pack("<IHHIIHH", 16, 3, 1, 16000, 64000, 4, 32)
     body = b"WAVE" + form + b"data" + struct.pack("<I", len(nan)) + nan
@@ -330,7 +338,10 @@ def test_silent_and_unreadable_sounds_are_broken_files(tmp_path, out):
     assert done.code == 0, done
     told = done.out + done.err
     assert "broken: silent.wav: it is silent" in told and "broken: nan.wav" in told
-    assert "broken: empty.mp4" in told and "3 of 7 files are broken" in told
+    assert "broken: empty.mp4" in told and "6 of 13 files are broken" in told
+    assert "broken: cut.wav: cut short: 8956 of 16000 bytes" in told
+    assert "broken: opposed.wav: its channels cancel" in told
+    assert "broken: pipe.wav: not a regular file" in told
 
 
 def test_labelled_protocols_refuse_data_without_labels(run, tmp_path):
@@ -426,6 +437,26 @@ def test_results_go_to_files_of_the_right_name(run, tmp_path):
     refused("show", "image.simclr", "--data", "digits", "--out", tmp_path / "a.png", naming="a.png")
     refused("report", run, "--out", tmp_path / "r.html", naming="r.html")
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["x"]
+    to = ("--data", "digits", "--protocol", "knn", "--json", "/proc/r.json")
+    refused("evaluate", run, *to, naming="--json /proc/r.json cannot be written")
+    refused("embed", run, some, "--out", "/proc/f.npz", naming="--out /proc/f.npz")
+    refused("report", run, "--out", "/proc/r.html", naming="--out /proc/r.html")
+    refused("ingest", some, "/proc/shards", naming="/proc/shards cannot be written")
+    refused("ingest", tmp_path / "nothing", tmp_path / "s", naming="nothing: there is no such")
+
+
+def test_what_was_deleted_of_a_finished_run_is_made_again(run, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    words = (*SIMCLR, "--epochs", 1, "--out", out)
+    for name in ("sheet.png", "features.npz", "report.html"):
+        (out / name).unlink()
+    assert call(*words).code == 0
+    for name in ("sheet.png", "features.npz", "report.html"):
+        assert (out / name).stat().st_size > 0
+    (out / "history.json").unlink()
+    done = call(*words)
+    assert done.code == 0 and "history.json is gone" in done.err
 
 
 def test_resuming_with_other_options_names_the_option(run):
@@ -452,7 +483,7 @@ def test_a_damaged_run_folder_is_named(tmp_path):
 
 
 def test_a_loss_that_is_no_number_publishes_nothing(out):
-    done = call(*SIMCLR, "--set", "temperature=0", "--out", out)
+    done = call(*SIMCLR, "--set", "temperature=1e-40", "--out", out)
     assert done.code == 2 and "learning_rate" in done.err and "Traceback" not in done.err, done
     assert not (out / "encoder").exists()
     assert not json.loads((out / "run.json").read_text())["finished"]

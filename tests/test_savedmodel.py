@@ -212,6 +212,11 @@ def test_notes_beside_an_artefact_do_no_harm(exported):
     tfssl.load(exported)
 
 
+def test_an_address_that_nobody_answers_is_named():
+    with pytest.raises(BadInput, match="http://127.0.0.1:9/x cannot be fetched"):
+        tfssl.load("http://127.0.0.1:9/x")
+
+
 def test_the_manifest_names_every_other_file(exported):
     files = json.loads((exported / "manifest.json").read_text())["files"]
     there = {f.relative_to(exported).as_posix() for f in exported.rglob("*") if f.is_file()}

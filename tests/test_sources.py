@@ -231,6 +231,19 @@ def test_broken_files_among_good_ones_are_named_and_counted(tmp_path):
     assert len(str(error.value)) < 600
 
 
+def test_a_run_inside_a_folder_of_pictures_gives_none(tmp_path):
+    for i in range(4):
+        picture(tmp_path / f"{i}.png", seed=i)
+    picture(tmp_path / "runs" / "x" / "sheet.png")
+    (tmp_path / "runs" / "x" / "run.json").write_text('{"method": "a.b", "arguments": {}}')
+    picture(tmp_path / "mine" / "own.png")
+    (tmp_path / "mine" / "run.json").write_text("[]")
+    assert list(pipelines.load(tmp_path, "all").paths) == [
+        *(f"{i}.png" for i in range(4)),
+        "mine/own.png",
+    ]
+
+
 def test_a_link_to_itself_costs_one_file_and_a_name_of_two_lines_one_line(tmp_path):
     for i in range(6):
         picture(tmp_path / f"{i}.png", seed=i)

@@ -5,6 +5,8 @@ import os
 import pathlib
 import tempfile
 
+from tfssl.errors import BadInput
+
 
 @contextlib.contextmanager
 def written_whole(path):
@@ -26,6 +28,25 @@ def written_whole(path):
         with contextlib.suppress(FileNotFoundError):
             os.remove(aside)
         raise
+
+
+def refuse_unwritable(folder, asked):
+    """Refuses a folder that cannot be made or written to, by trying; nothing of it stays.
+
+    Raises:
+        BadInput: that names what was `asked` for, such as "--out runs/x".
+    """
+    folder = pathlib.Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as fault:
+        raise BadInput(f"{asked} cannot be written: {fault.strerror.lower()}.") from None
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _umask():

@@ -1,19 +1,17 @@
 """A run's folder: what was called, what came of each epoch, and who may write there."""
 
-import contextlib
 import datetime
 import json
 import os
 import pathlib
 import platform
 import shutil
-import tempfile
 import time
 
 import keras
 
 from tfssl.errors import BadInput
-from tfssl.files import written_whole
+from tfssl.files import refuse_unwritable, written_whole
 
 LEFTOVERS = (
     *(".run-*.json", ".history-*.json", ".evaluation-*.json", "checkpoints/.epoch-*.npz"),
@@ -63,27 +61,13 @@ def claim(directory, call):
         raise BadInput(
             f"--out {directory}: this is not a run of tfssl and not empty; give another folder."
         )
-    _writable(directory)
+    refuse_unwritable(directory, f"--out {directory}")
     return {**call, "versions": versions(), "host": host(), "started": now(), "finished": None}
 
 
 def _of_others(directory):
     """What lies in a folder, but for what a process of ours left that was killed at once."""
     return (path for path in directory.iterdir() if not path.match(".run-*.json"))
-
-
-def _writable(directory):
-    """Refuses a folder that cannot be made or written to, by trying; nothing of it stays."""
-    made = [path for path in (directory, *directory.parents) if not path.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=directory).close()
-    except OSError as fault:
-        raise BadInput(f"--out {directory} cannot be written: {fault.strerror.lower()}.") from None
-    finally:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
 
 
 def _tidy(directory):

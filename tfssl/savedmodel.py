@@ -181,7 +181,11 @@ def _local(path):
         return pathlib.Path(path.removeprefix("file://"))
     import tensorflow_hub as hub
 
-    return pathlib.Path(hub.resolve(path))
+    try:
+        return pathlib.Path(hub.resolve(path))
+    except Exception as fault:  # of urllib, of tarfile, of the file system
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
+        raise BadInput(f"{path} cannot be fetched: {reason}.") from None
 
 
 def _is_artefact(folder):

@@ -197,19 +197,23 @@ def value_of(text):
     return text
 
 
-def missing(name):
-    """The message for a path that is not there, with the nearest name that is."""
+def missing(name, embedded=EMBEDDED):
+    """The message for a path that is not there, with the nearest name that is.
+
+    `embedded` names the sources that would do without a path, of --data; () where none would.
+    """
     path = pathlib.Path(name).expanduser()
-    around = list(EMBEDDED)
+    around = list(embedded)
     if path.parent.is_dir():
         around += [str(path.parent / entry) for entry in os.listdir(path.parent)]
     near = difflib.get_close_matches(str(path), around, 1) or difflib.get_close_matches(
-        name, EMBEDDED, 1
+        name, embedded, 1
     )
     hint = f"did you mean {near[0][-200:]}? Give" if near else "give"
+    option, others = ("--data ", ", digits, world or tfds:NAME") if embedded else ("", "")
     return (
-        f"--data {name[-200:]}: there is no such file or folder; {hint} "
-        "a folder, a .csv or .jsonl file, digits, world or tfds:NAME."
+        f"{option}{name[-200:]}: there is no such file or folder; {hint} "
+        f"a folder, a .csv or .jsonl file{others}."
     )
 
 

@@ -1,5 +1,6 @@
 """A folder of images, videos or sounds, with class folders or flat, as it lies on the disk."""
 
+import json
 import os
 import pathlib
 
@@ -19,12 +20,13 @@ NAME = {"image": "an image", "video": "a video", "audio": "a sound"}
 def walk(folder):
     """Relative paths (forward slashes) of all media files below a folder, in order.
 
-    Names that begin with a dot are left out; links are followed, but not in circles.
+    Names that begin with a dot are left out, and the folders of runs, whose pictures are of other
+    pictures; links are followed, but not in circles.
     """
     found, seen = [], set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        if real in seen:
+        if real in seen or (seen and is_run(here)):
             folders.clear()
             continue
         seen.add(real)
@@ -34,6 +36,16 @@ def walk(folder):
             if not name.startswith(".") and kind_of(name):
                 found.append(name if prefix == "." else f"{prefix}/{name}")
     return sorted(found)
+
+
+def is_run(folder):
+    """Whether `tfssl pretrain` made a folder."""
+    try:
+        with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and {"method", "arguments"} <= set(record)
 
 
 def kind_of(name):

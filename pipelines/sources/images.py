@@ -23,6 +23,12 @@ class Unreadable(Exception):
     """One file cannot be used; its text is the reason."""
 
 
+def regular(path):
+    """Raises Unreadable for what is there and is no file: a pipe would be waited for for ever."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise Unreadable("not a regular file")
+
+
 def opened(data):
     """A Pillow image from bytes, its header read and its size checked, nothing decoded yet."""
     from PIL import Image, UnidentifiedImageError

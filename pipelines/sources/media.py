@@ -1,6 +1,7 @@
 """Videos and sounds, decoded by ffmpeg through PyAV, with the two streams on one clock."""
 
 import math
+import os
 
 import numpy as np
 
@@ -11,6 +12,7 @@ NOT_MEDIA = ("image2", "_pipe", "tty", "gif", "apng", "srt", "ass", "webvtt", "c
 # Formats whose headers know how long the file should be, so that a cut one shows.
 KNOWS_LENGTH = ("mov", "avi", "wav", "flac")
 ENOUGH = 0.9
+UNKNOWN = 2**31 - 2**16
 # A pause between two packets of sound that is longer than this many seconds is filled.
 GAP = 0.05
 SAME_RATE = 0.01
@@ -200,10 +202,13 @@ def sound(path, sample_rate=16000, start=0.0, end=None):
     samples = mixer.samples()
     if not samples.size:
         raise Unreadable("it holds no samples")
+    if name == "wav":
+        whole_wav(path)
     if name in KNOWS_LENGTH and len(samples) < ENOUGH * promised * sample_rate:
         raise Unreadable(f"cut short: {len(samples) / sample_rate:.2f} of {promised:.2f} s")
     if not samples.any():
-        raise Unreadable("it is silent: every sample is zero")
+        cancelled = "its channels cancel each other: their mean is zero throughout"
+        raise Unreadable(cancelled if mixer.loudest else "it is silent: every sample is zero")
     samples = samples[
         round(start * sample_rate) : None if end is None else round(end * sample_rate)
     ]
@@ -212,10 +217,25 @@ def sound(path, sample_rate=16000, start=0.0, end=None):
     return samples
 
 
+def whole_wav(path):
+    """Raises Unreadable where fewer bytes follow than a WAV's header promises.
+
+    ffmpeg goes by those that are there. Lengths that a stream did not know are near 2^31 or 2^32.
+    """
+    with open(path, "rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            promised = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                there = os.path.getsize(path) - file.tell()
+                if promised < UNKNOWN and there < ENOUGH * promised:
+                    raise Unreadable(f"cut short: {there} of {promised} bytes of sound")
+                return
+            file.seek(promised + promised % 2, os.SEEK_CUR)
+
+
 def opened(path):
     """A PyAV container that is a video or a sound, whatever the file's name says."""
-    import os
-
     import av
 
     if os.path.getsize(path) == 0:
@@ -285,6 +305,7 @@ class Mixer:
         self.until = -math.inf
         self.parts = []
         self.length = 0
+        self.loudest = 0.0  # of all channels before they were mixed
         self.resampler = None
 
     def add(self, frame):
@@ -303,14 +324,23 @@ class Mixer:
             self.resampler = av.AudioResampler("fltp", frame.layout, self.sample_rate)
         self.until = begins + frame.samples / frame.sample_rate
         for piece in self.resampler.resample(frame):
-            self.keep(mono(piece))
+            self.mix(piece)
 
     def flush(self):
         """Bring out what the resampler still holds."""
         if self.resampler is not None:
             for piece in self.resampler.resample(None):
-                self.keep(mono(piece))
+                self.mix(piece)
         self.resampler = None
+
+    def mix(self, piece):
+        """Append a frame of planar sound as the mean of its channels.
+
+        ffmpeg's own mono of two is their sum over root two: 3 dB more, and loud sounds would clip.
+        """
+        channels = piece.to_ndarray()
+        self.loudest = max(self.loudest, np.abs(channels).max(initial=0.0))
+        self.keep(channels.mean(axis=0))
 
     def keep(self, samples):
         """Append samples [N]."""
@@ -326,11 +356,3 @@ class Mixer:
         if not np.isfinite(samples).all():
             raise Unreadable("its sound holds NaN or infinite samples")
         return np.clip(samples, -1, 1)
-
-
-def mono(frame):
-    """A frame of planar sound as [N], the mean of its channels.
-
-    ffmpeg's own mono of two is their sum over root two: 3 dB more, and loud sounds would clip.
-    """
-    return frame.to_ndarray().mean(axis=0)

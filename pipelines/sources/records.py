@@ -1,5 +1,6 @@
 """From a list of files to a dataset: read once, name what is broken, keep what fits in memory."""
 
+import collections
 import concurrent.futures
 import os
 import re
@@ -113,6 +114,8 @@ def look_at(records, wants, progress, memory):
 
     def look(record):
         try:
+            for path in record.files.values():
+                images.regular(path)
             # Once memory is full, so many pictures are to come that their two ends must do.
             seen = (
                 images.glance(record.files["image"])
@@ -170,7 +173,8 @@ def in_one_line(path):
 def refuse(broken, total, max_broken, what):
     """Raise BadInput where more than the share `max_broken` is broken, or everything is."""
     if broken and (len(broken) > max_broken * total or len(broken) == total):
-        path, reason = broken[0]
+        common = collections.Counter(reason for _, reason in broken).most_common(1)[0][0]
+        path, reason = next(pair for pair in broken if pair[1] == common)
         hint = (
             f"more than --max-broken {max_broken:g} allows: look at the files, or raise it."
             if len(broken) < total

@@ -19,6 +19,7 @@ from tfssl.cli import auditing, demonstration, evaluating, training
 from tfssl.cli.console import callers_fault, note, progress, say
 from tfssl.cli.options import MaxBroken, Quiet
 from tfssl.errors import BadInput
+from tfssl.files import refuse_unwritable
 
 INTERRUPTED, NOBODY_READS = 130, 141  # as of processes that SIGINT and SIGPIPE end
 
@@ -96,6 +97,7 @@ def report(
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise BadInput(f"--out {out}: the page is HTML; give a name that ends in .html.")
+    refuse_unwritable(out.parent, f"--out {out}")
     print(pages.build(runs, out))
 
 

@@ -11,6 +11,7 @@ from tfssl.cli.console import note, progress
 from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, arguments_of, load
 from tfssl.cli.training import tell_broken
 from tfssl.errors import BadInput
+from tfssl.files import refuse_unwritable
 
 
 def audit(
@@ -61,8 +62,10 @@ def audit(
     arguments = arguments_of(module, method, True, {**given, "batch_size": batch_size}, set_ or [])
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: this is a file; give a folder's name.")
-    for path in filter(None, (out, json_ and json_.parent)):
-        path.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable(out, f"--out {out}")
+    if json_ is not None:
+        refuse_unwritable(json_.parent, f"--json {json_}")
+    out.mkdir(parents=True, exist_ok=True)
     with progress("reading the data", quiet) as step:
         read = functools.partial(load, data, max_broken=max_broken, quiet=quiet)
         bench = laboratory.Bench(

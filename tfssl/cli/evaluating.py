@@ -11,6 +11,7 @@ from tfssl.cli.console import note
 from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, choice, load
 from tfssl.cli.training import tell_broken, unfinished
 from tfssl.errors import BadInput
+from tfssl.files import refuse_unwritable, written_whole
 
 ON_FEATURES = ("knn", "linear", "svm", "retrieval", "low_label", "transfer")
 ON_CLASSES = (*ON_FEATURES, "linear_sgd", "layers", "layers_sgd", "finetune", "finetune_10")
@@ -60,6 +61,8 @@ def evaluate(
     source, parts = _parts(data)
     if json_ is not None and json_.is_dir():  # not after hours of measuring
         raise BadInput(f"--json {json_}: this is a folder; give a file's name.")
+    if json_ is not None:
+        refuse_unwritable(json_.parent, f"--json {json_}")
     artefact = Artefact(encoder)
     of_suite = "transfer" in names and parts[1] == "test" and in_suite(source)
     on_classes = [name for name in names if name in ON_CLASSES and data]
@@ -216,12 +219,12 @@ def embed(
     import numpy as np
 
     from tfssl.evaluate.features import extract
-    from tfssl.files import written_whole
 
     if out.suffix != ".npz":
         raise BadInput(
             f"--out {out}: the result is a NumPy archive; give a name that ends in .npz."
         )
+    refuse_unwritable(out.parent, f"--out {out}")
     artefact = Artefact(encoder)
     model = artefact.load()
     ds = load(source, "all", max_broken, quiet, keys=(artefact.key,))

@@ -27,6 +27,7 @@ Size = Annotated[int | None, typer.Option(min=8, max=4096, help="Side of the inp
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything random.")]
 # The least that makes sense of recipe keywords; the rest is only kept from changing its sign.
 LEAST = {"size": 8, "batch_size": 1, "epochs": 1}
+DIVISORS = ("temperature", "teacher_temperature", "sigma", "epsilon")  # 0 would divide by nothing
 
 
 def arguments_of(module, method, small, given, pairs):
@@ -95,6 +96,8 @@ def _in_range(key, text, value, default):
     if not all(isinstance(number, (int, float)) for number in (*values, *usual)):
         return
     least = LEAST.get(key, 0 if min(usual, default=-1) >= 0 else -math.inf)
+    if key in DIVISORS and min(values) <= 0:
+        raise BadInput(f"--set {key}={text}: {key} is above 0, for example {default}.")
     if min(values, default=least) < least:
         raise BadInput(f"--set {key}={text}: {key} is at least {least}, for example {default}.")
     if key.endswith("area") and values != sorted(values):

@@ -24,6 +24,7 @@ from tfssl.cli.options import (
     strategy_of,
 )
 from tfssl.errors import BadInput
+from tfssl.files import refuse_unwritable
 
 
 def show(
@@ -35,6 +36,7 @@ def show(
 ):
     """A picture of what a method sees: inputs, views, targets."""
     from tfssl import zoo
+    from tfssl.pipelines import sources
 
     module = zoo.get(method)
     if out.suffix.lower() != ".png":
@@ -43,7 +45,9 @@ def show(
     if arguments.get("batch_size"):  # a picture of six needs no full batch
         ds = load(arguments["data"], "train", 1.0, True)
         arguments["batch_size"] = max(1, min(arguments["batch_size"], int(ds.cardinality())))
-    draw_sheet(build(module, arguments), method, out)
+    refuse_unwritable(out.parent, f"--out {out}")
+    with sources.accepting(1.0):
+        draw_sheet(build(module, arguments), method, out)
     print(out)
 
 
@@ -101,7 +105,8 @@ def pretrain(
         "size": arguments.get("size"),
         "data": arguments["data"],
     }
-    tell_broken(load(arguments["data"], "train", max_broken, quiet), quiet)
+    keys = ("frames", "audio") if call["modality"] == "audio_visual" else None
+    tell_broken(load(arguments["data"], "train", max_broken, quiet, keys), quiet)
     record = rundir.claim(out, {key: value for key, value in call.items() if key != "call"})
     record.setdefault("call", call["call"])
     with sources.accepting(max_broken):  # recipes load their data themselves
@@ -115,6 +120,7 @@ def _train(module, record, out, quiet):
     from tfssl import callbacks, rundir
 
     if record["finished"] and (out / "encoder").exists():
+        _mend(module, record, out)
         note(f"{out} is finished already; its encoder is {out / 'encoder'}.", quiet)
         return
     keras.config.set_dtype_policy(record["precision"])
@@ -153,6 +159,21 @@ def _train(module, record, out, quiet):
     _show_neighbours(record, out)
     refresh_report(out)
     note(f"Encoder: {out / 'encoder'}   Report: {out / 'report.html'}", quiet)
+
+
+def _mend(module, record, out):
+    """Makes anew what is gone of a finished run's folder and can be made; says what cannot."""
+    from tfssl.report.features import FILE
+
+    gone = [name for name in ("sheet.png", FILE, "report.html") if not (out / name).exists()]
+    if not (out / "history.json").exists():
+        say(f"{out / 'history.json'} is gone: nothing else tells of the epochs.")
+    if "sheet.png" in gone:
+        draw_sheet(_planned(module, record), record["method"], out / "sheet.png")
+    if FILE in gone:
+        _show_neighbours(record, out)
+    if gone:
+        refresh_report(out)
 
 
 def _planned(module, record):
