@@ -213,7 +213,7 @@ def test_notes_beside_an_artefact_do_no_harm(exported):
 
 
 def test_an_address_that_nobody_answers_is_named():
-    with pytest.raises(BadInput, match="http://127.0.0.1:9/x cannot be fetched"):
+    with pytest.raises(BadInput, match=r"127\.0\.0\.1:9/x cannot be fetched"):
         tfssl.load("http://127.0.0.1:9/x")
 
 

@@ -32,9 +32,6 @@ class Method(keras.Model):
         """This replica's outputs of the step that is being taken, float32, for `after_step`."""
         return self._step.outputs
 
-    def call(self, x, training=False):
-        raise NotImplementedError
-
     def objective(self, x, y, outputs):
         """The loss: a scalar, the mean over the local batch; `outputs` arrive as float32."""
         raise NotImplementedError
@@ -107,34 +104,32 @@ class Adversarial(Method):
         return [v for v in self.trainable_variables if id(v) not in theirs]
 
     def train_step(self, data):
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape(persistent=True) as tape:
-            outputs = self(x, training=True)
-            loss = self.compute_loss(x, y, outputs)
-            critic_loss = self.critique(x, y, self.step_outputs) / _replicas()
+            loss, critic_loss = self._played(data, training=True)
             scaled = self.optimizer.scale_loss(loss)
             scaled_critic = self.critic_optimizer.scale_loss(critic_loss)
         self.descend(tape, scaled, self.player_variables, self.optimizer)
         self.descend(tape, scaled_critic, self.critic.trainable_variables, self.critic_optimizer)
-        self.record(x, loss, critic_loss)
         self.after_step()
         return _reducible(self.get_metrics_result())
 
     def test_step(self, data):
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        loss = self.compute_loss(x, y, self(x, training=False), training=False)
-        self.record(x, loss, self.critique(x, y, self.step_outputs) / _replicas())
+        self._played(data, training=False)
         return _reducible(self.get_metrics_result())
 
     def descend(self, tape, loss, variables, optimizer):
         """One step of `optimizer` on `variables`, down the (scaled) loss that `tape` saw."""
         optimizer.apply(tape.gradient(loss, variables), variables)
 
-    def record(self, x, loss, critic_loss):
-        """Notes both losses of a step, undivided, weighted by the number of examples."""
+    def _played(self, data, training):
+        """Both losses of one forward pass, a replica's share; noted undivided, by examples."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        loss = self.compute_loss(x, y, self(x, training=training), training=training)
+        critic_loss = self.critique(x, y, self.step_outputs) / _replicas()
         examples = tf.shape(keras.tree.flatten(x)[0])[0]
         self._loss_tracker.update_state(loss * _replicas(), sample_weight=examples)
         self.critic_loss.update_state(critic_loss * _replicas(), sample_weight=examples)
+        return loss, critic_loss
 
 
 class MultiTask(Method):
@@ -146,11 +141,10 @@ class MultiTask(Method):
     """
 
     def __init__(self, tasks, weights=None, **kwargs):
-        tasks = dict(tasks)
         super().__init__(next(iter(tasks.values())).encoder, **kwargs)
         if any(task.encoder is not self.encoder for task in tasks.values()):
             raise ValueError("All tasks of a MultiTask must hold the same encoder object.")
-        self.tasks = tasks
+        self.tasks = dict(tasks)
         self.task_weights = {name: float((weights or {}).get(name, 1.0)) for name in tasks}
         self.task_losses = {name: keras.metrics.Mean(name=f"{name}_loss") for name in tasks}
 
