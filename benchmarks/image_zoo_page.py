@@ -69,9 +69,9 @@ def table(results):
         low, high = (found["linear"].get(f"top1_{end}") for end in ("low", "high"))
         by_layer = taps(row)
         best = max(by_layer, key=lambda pair: pair[1], default=("", None))
-        speed = row.get("images_per_processor_second", 0)
+        speed = row.get("images_per_processor_second")
         lines.append(
-            f"| `{row['method']}` | {row['encoder']} | {speed:.0f} "
+            f"| `{row['method']}` | {row['encoder']} | {f'{speed:.0f}' if speed else ''} "
             f"| {percent(found['knn']['top1']) if 'knn' in found else ''} "
             f"| {percent(linear(row))} ({percent(low)}-{percent(high)}) "
             f"| {percent(linear(untrained)) if untrained else ''} | {percent(results.gain(row))} "

@@ -94,6 +94,18 @@ def test_a_probe_writes_numbers_and_no_settings_into_the_history(data):
     json.dumps(history)
 
 
+def test_the_epoch_in_which_training_stops_is_the_last(data):
+    def stop(epoch, logs):
+        if epoch == 1:
+            stopping.model.stop_training = True
+
+    stopping = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    probe = callbacks.Probe(lambda encoder: {"one": 1.0}, 5, "mine")
+    _, history = trained(data, [stopping, probe, callbacks.Health(data[0], every=5)])
+    assert len(history["loss"]) == 2
+    assert history["mine_one"] == [1.0] and len(history["health_std"]) == 1
+
+
 def test_a_probe_takes_the_published_encoder():
     class Published(keras.Model):
         @property
@@ -234,6 +246,16 @@ def test_health_tells_when_the_loss_stays_at_chance(data):
     assert len(said) == 1 and "guessing" in said[0]
     given = callbacks.Health(data[0], chance=np.log(4))
     assert looked_at(Toy(), given, {"loss": 0.9}, epochs=(2, 3))[0] == []
+
+
+def test_what_decay_adds_to_a_loss_is_no_guessing(data):
+    toy = Toy(chance=1.0)
+    toy.head.kernel_regularizer = keras.regularizers.L2(0.1)
+    toy(data[0][:2])
+    decay = 0.1 * float(tf.reduce_sum(tf.square(toy.head.kernel)))
+    assert decay > 0.03
+    said, logs = looked_at(toy, callbacks.Health(data[0]), {"loss": 0.97 + decay}, epochs=(2, 3))
+    assert said == [] and logs["health_loss_to_chance"] == pytest.approx(0.97, abs=1e-5)
 
 
 def test_health_tells_when_the_data_ask_nothing_of_the_method(data):

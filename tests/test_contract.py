@@ -135,14 +135,8 @@ def test_what_it_publishes_survives_the_way_out_and_back(name, tmp_path):
             np.testing.assert_allclose(features, live, atol=1e-4, rtol=1e-4)
 
 
-# What draws inside `call` (dropout, GAN noise) or matches within a batch differs by replica.
-DRAWS_INSIDE = ()
-
-
 @every_method
 def test_two_replicas_equal_one(name, two_replicas):
-    if name in DRAWS_INSIDE:
-        pytest.skip("it draws inside its call")
     batch = zoo_runs.examples(name)
 
     def trained():

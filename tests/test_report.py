@@ -317,6 +317,27 @@ def test_a_share_of_a_rank_is_best_when_it_is_low(tmp_path):
     assert re.findall(r'class="best"[^>]*>([^<]+)<', path.read_text("utf-8")) == ["2"]
 
 
+def test_precisions_and_deviations_are_results_and_lists_are_no_settings(tmp_path):
+    detection = {"AP50_11point": 0.5, "AP": 0.25, "ap_by_class": [0.5], "iterations": 9}
+    low = {"error": 0.08, "error_std": 0.01, "errors": [0.07, 0.09]}
+    result = {"results": {"detection": detection, "low_label": low}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(result))
+    text = parsed(report.build([tmp_path], tmp_path / "r.html"))[1].replace("\u00a0", " ")
+    for part in ("50.0 %", "25.0 %", "8.0 %", "1.0 %", "iterations = 9"):
+        assert part in text, part
+    assert "0.07" not in text and "[0.5]" not in text
+
+
+@pytest.mark.parametrize("uses", [[], ["label"]])
+def test_a_page_says_of_labels_what_is_so(uses, tmp_path):
+    run = fabricate(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "uses": uses}))
+    text = parsed(report.build([run], tmp_path / "r.html"))[1]
+    for claim in ("training never saw", "was never told", "and only here"):
+        assert (claim in text) == (not uses)
+
+
 def test_what_is_missing_or_broken_costs_one_line_and_not_the_page(tmp_path):
     run = tmp_path / "run"
     run.mkdir()

@@ -324,8 +324,8 @@ def test_resume_continues_a_plain_fit_as_its_docstring_shows(tmp_path):
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    def model(width):
-        found = keras.Sequential([keras.Input([2]), keras.layers.Dense(width)])
+    def model(width, name=None):
+        found = keras.Sequential([keras.Input([2]), keras.layers.Dense(width, name=name)])
         found.compile("sgd", "mse")
         return found
 
@@ -333,3 +333,5 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     model(3).fit(x, np.ones([4, 3]), verbose=0, callbacks=[callbacks.Resume(tmp_path)])
     with pytest.raises(BadInput, match="another model"):
         model(4).fit(x, np.ones([4, 4]), verbose=0, callbacks=[callbacks.Resume(tmp_path)])
+    with pytest.raises(BadInput, match="another model"):  # of the same shapes
+        model(3, "other").fit(x, x[:, :1], verbose=0, callbacks=[callbacks.Resume(tmp_path)])

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tfssl.objectives import replicas
+
 
 class Method(keras.Model):
     """A self-supervised method: `call` makes outputs of views, `objective` a number of outputs.
@@ -55,7 +57,7 @@ class Method(keras.Model):
         loss = self.objective(x, y, outputs)
         if self.losses:
             loss += tf.add_n([_float32(penalty) for penalty in self.losses])
-        return loss / _replicas()
+        return loss / replicas.count()
 
     def make_train_function(self, force=False):
         """Keras' own; but a step that made slots while it is traced would be traced twice."""
@@ -125,10 +127,10 @@ class Adversarial(Method):
         """Both losses of one forward pass, a replica's share; noted undivided, by examples."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         loss = self.compute_loss(x, y, self(x, training=training), training=training)
-        critic_loss = self.critique(x, y, self.step_outputs) / _replicas()
+        critic_loss = self.critique(x, y, self.step_outputs) / replicas.count()
         examples = tf.shape(keras.tree.flatten(x)[0])[0]
-        self._loss_tracker.update_state(loss * _replicas(), sample_weight=examples)
-        self.critic_loss.update_state(critic_loss * _replicas(), sample_weight=examples)
+        self._loss_tracker.update_state(loss * replicas.count(), sample_weight=examples)
+        self.critic_loss.update_state(critic_loss * replicas.count(), sample_weight=examples)
         return loss, critic_loss
 
 
@@ -183,10 +185,6 @@ class Run(NamedTuple):
         """Keras' `fit`; what is given here is added to, or stands before, the run's own."""
         kwargs = {"epochs": math.ceil(self.epochs), "shuffle": False, **kwargs}
         return self.model.fit(self.dataset, callbacks=[*self.callbacks, *callbacks], **kwargs)
-
-
-def _replicas():
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _float32(tensor):

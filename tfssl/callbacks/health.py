@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl.callbacks.probe import encoder_of, undisturbed
+from tfssl.callbacks.probe import due, encoder_of, undisturbed
 from tfssl.errors import BadInput
 from tfssl.evaluate import features
 from tfssl.layers.kmeans import unit_rows
@@ -29,7 +29,8 @@ class HealthWarning(UserWarning):
 class Health(keras.callbacks.Callback):
     """Watches the features of a fixed batch and the loss; warns once of each fault it finds.
 
-    Adds to the logs, after every `every` epochs and after the last one:
+    Adds to the logs, after every `every` epochs and after the last one (that was planned, or in
+    which training was stopped):
 
     - `health_std`: deviation of the unit-length features, mean over dimensions times sqrt(D); near
       1 for well spread features, 0 for constant ones (Chen & He, CVPR 2021, section 4.1);
@@ -39,7 +40,8 @@ class Health(keras.callbacks.Callback):
       0 if all are equal, lower is more uniform (Wang & Isola, ICML 2020, equation 2, t = 2);
     - `health_alignment`, with pairs of views only: mean d^2 between two views of one example, unit
       features (same, equation 1, alpha = 2);
-    - `health_loss_to_chance`, where the loss of a method that has learned nothing is known.
+    - `health_loss_to_chance`, where the loss of a method that has learned nothing is known; what
+      decay of the weights adds to a loss is taken off first.
 
     It warns (`HealthWarning`, one sentence with what to try) of nearly constant features, of
     features along a single direction, of NaN features, of a loss that stays at chance, and of one
@@ -91,8 +93,9 @@ class Health(keras.callbacks.Callback):
         self._check_nothing(epoch, logs)
         chance = self.chance or float(getattr(self.model, "chance", 0.0) or 0.0)
         if chance and "loss" in logs:
-            self._check_chance(float(np.mean(logs["loss"])), chance, epoch, logs)
-        if (epoch + 1) % self.every and epoch + 1 != self.params.get("epochs"):
+            loss = float(np.mean(logs["loss"])) - _decay(self.model)
+            self._check_chance(loss, chance, epoch, logs)
+        if not due(self, epoch):
             return
         with undisturbed():
             self._look(logs)
@@ -180,6 +183,12 @@ def measure(x, other=None):
     if other is not None:
         result["alignment"] = float(((unit - _unit(other)) ** 2).sum(axis=1).mean())
     return result
+
+
+def _decay(model):
+    """What the regularisers of a model's weights add to its loss as they stand."""
+    held = [v for v in model.trainable_variables if getattr(v, "regularizer", None) is not None]
+    return float(sum(v.regularizer(v) for v in held))
 
 
 def _unit(x):

@@ -20,7 +20,8 @@ class Probe(keras.callbacks.Callback):
     Args:
         protocol: called with the encoder, returns a dict; its floats are logged, except settings,
             which are those that carry the name of an argument of the protocol.
-        every: epochs between evaluations; the last epoch is always evaluated.
+        every: epochs between evaluations; the last epoch is evaluated too, whether planned or one
+            within which training was stopped, unless its loss is no number.
         name: what the logs' names begin with; by default the protocol's own name.
         of: which encoder, one of the names in the model's `published`; by default the first.
     """
@@ -36,7 +37,7 @@ class Probe(keras.callbacks.Callback):
         self.results = {}  # The last full result, settings included.
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every and epoch + 1 != self.params.get("epochs"):
+        if not due(self, epoch) or not np.isfinite((logs or {}).get("loss", 0.0)).all():
             return
         with undisturbed():
             self.results = self.protocol(encoder_of(self.model, self.of))
@@ -48,6 +49,13 @@ class Probe(keras.callbacks.Callback):
                     if isinstance(value, float) and key not in self.settings
                 }
             )
+
+
+def due(callback, epoch):
+    """Whether a callback that acts `every` few epochs has its turn after this one."""
+    stopped = getattr(callback.model, "stop_training", False)  # `fit` makes the attribute
+    last = stopped or epoch + 1 == callback.params.get("epochs")
+    return last or not (epoch + 1) % callback.every
 
 
 def encoder_of(model, name=""):

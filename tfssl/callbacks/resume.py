@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import zipfile
 
 import keras
@@ -10,6 +11,8 @@ import tensorflow as tf
 
 from tfssl.errors import BadInput
 from tfssl.files import written_whole
+
+NUMBER = re.compile(r"_\d+(?=[_/]|$)")  # Keras counts layers of one name through a process
 
 
 class Resume(keras.callbacks.Callback):
@@ -91,7 +94,9 @@ class Resume(keras.callbacks.Callback):
         variables = self._variables()
         saved = [arrays[key] for key in sorted(arrays) if key.startswith("v")]
         shapes = [tuple(variable.shape) for variable in variables]
-        if [value.shape for value in saved] != shapes:
+        names = [variable.path for variable in variables], json.loads(str(arrays["paths"]))
+        ours, theirs = ([NUMBER.sub("", path) for path in paths] for paths in names)
+        if [value.shape for value in saved] != shapes or ours != theirs:
             raise BadInput(
                 f"The checkpoint in {self.directory} is of another model or optimiser: give the "
                 "options it was made with, or another output folder."

@@ -109,6 +109,7 @@ def pretrain(
     tell_broken(load(arguments["data"], "train", max_broken, quiet, keys), quiet)
     record = rundir.claim(out, {key: value for key, value in call.items() if key != "call"})
     record.setdefault("call", call["call"])
+    record.setdefault("uses", list(getattr(module.views, "uses", ())))  # annotation, by its keys
     with sources.accepting(max_broken):  # recipes load their data themselves
         _train(module, record, out, quiet)
 

@@ -18,6 +18,11 @@ def _context():
     return context if context.num_replicas_in_sync > 1 else None
 
 
+def count():
+    """How many replicas train together."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def gather(x):
     """Rows of all replicas, concatenated along axis 0 in replica order; `x` itself if there is one.
 

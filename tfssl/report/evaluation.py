@@ -39,10 +39,15 @@ def evaluation(found):
             row.append(escape(_settings_text(entries, protocol)))
             rows.append(row)
     data = list(dict.fromkeys(str(r.evaluation["data"]) for r in found if r.evaluation.get("data")))
-    words = f"Labels of {', '.join(data)} were used here and only here. " if data else ""
+    alone = "" if any(map(reading.saw_labels, found)) else " and only here"
+    words = f"Labels of {', '.join(data)} were used here{alone}. " if data else ""
     words += "Whiskers and small print: the 95\u00a0% bootstrap interval over test examples."
     head = ["protocol", "metric", *(name for name, *_ in entries), "settings"]
-    caption = "The best of the runs carries a star." if several else "All numbers."
+    caption = (
+        "The best of the runs carries a star."
+        if several
+        else "Lists of numbers are in evaluation.json."
+    )
     verdicts = "".join(_verdicts(entries))
     notes = f'<ul class="verdicts">{verdicts}</ul>' if verdicts else ""
     notes += note(f"Not evaluated: {', '.join(without)}.") if without else ""

@@ -3,8 +3,10 @@
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
 from tfssl.errors import BadInput
+from tfssl.evaluate.features import scaled, vectors
 from tfssl.files import written_whole
 from tfssl.layers.kmeans import unit_rows
 from tfssl.report.draw import as_array, bytes_of, log_mel, picture_bytes, words
@@ -48,7 +50,8 @@ def gather(encoder, batches, run_dir, key=None, limit=1000, queries=6, k=5, side
             )
         inputs = batch[key]
         array = as_array(inputs)[: limit - count]
-        features.append(_features(encoder, inputs)[: limit - count])
+        outputs = encoder(scaled(tf.convert_to_tensor(inputs)))
+        features.append(vectors(outputs).numpy()[: limit - count])
         if "label" in batch and np.ndim(batch["label"]) == 1:
             labels.append(as_array(batch["label"])[: limit - count])
         if array.dtype.kind in "OSU" or (array.dtype.kind in "iu" and array.ndim <= 2):
@@ -78,19 +81,6 @@ def gather(encoder, batches, run_dir, key=None, limit=1000, queries=6, k=5, side
     with written_whole(path) as aside, open(aside, "wb") as file:
         np.savez_compressed(file, **kept)
     return path
-
-
-def _features(encoder, inputs):
-    import tensorflow as tf
-
-    inputs = tf.convert_to_tensor(inputs)
-    if inputs.dtype == tf.uint8:
-        inputs = tf.cast(inputs, tf.float32) / 255.0
-    outputs = encoder(inputs)
-    if isinstance(outputs, dict):
-        outputs = outputs["features"] if "features" in outputs else list(outputs.values())[-1]
-    outputs = as_array(outputs)
-    return outputs.reshape(len(outputs), -1, outputs.shape[-1]).mean(1)
 
 
 def _thumbnail(item, rate, side):

@@ -5,6 +5,7 @@ import numpy as np
 from tfssl.layers.kmeans import unit_rows
 from tfssl.report.charts import escape, number, scatter
 from tfssl.report.parts import about, colour, data_uri, legend, note
+from tfssl.report.runs import saw_labels
 from tfssl.report.style import SERIES
 
 MOST_POINTS = 700  # t-SNE of these takes three seconds
@@ -47,7 +48,7 @@ def _map(r, found, styles):
             name = names.get(value, str(value))
             styles.setdefault(name, colour(len(styles)))
             groups.append((styles[name], label[chosen] == value))
-        words += ", coloured by labels that training never saw"
+        words += f", coloured by label{'' if saw_labels(r) else 's that training never saw'}"
     else:
         groups = [("s0", np.ones(len(chosen), bool))]
         words += "; there are no labels to colour it by"
@@ -107,7 +108,8 @@ def neighbours(found):
         "the number is their cosine similarity."
     )
     if any("label" in r.arrays for r in found):
-        words += " A tick: the same class, which the encoder was never told."
+        told = "" if any(map(saw_labels, found)) else ", which the encoder was never told"
+        words += f" A tick: the same class{told}."
     wide = ' style="grid-template-columns:1fr"' if len(found) == 1 else (
         ' style="grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr))"'
     )  # fmt: skip

@@ -15,8 +15,8 @@ from tfssl.report.features import FILE
 PIECES = ("history.json", "run.json", "evaluation.json", "sheet.png", FILE)
 
 METRIC = re.compile(
-    r"(top[ _-]?\d+|mean_per_class|acc|R@|recall|precision$|mAP|ap$|average_precision|ndcg|.*iou"
-    r"|.*rank$|r2|error|.*error|mse|rmse|mae$|f1|kendall|tau|pck|si_sdr|sdr|sir|sar|fl_all|purity"
+    r"(top[ _-]?\d+|mean_per_class|acc|R@|recall|precision$|mAP|ap(\d+.*)?$|average_precision|ndcg"
+    r"|.*iou|.*rank$|r2|error|.*error|mse|rmse|mae$|f1|kendall|tau|pck|si_sdr|sdr|sir|sar|fl_all|purity"
     r"|nmi|ari$|auc|roc_auc|region_sim|contour_acc|spearman|loss|score)",
     re.IGNORECASE,
 )
@@ -24,7 +24,7 @@ LOWER_IS_BETTER = re.compile(r".*(rank|error|mse|mae|fl_all|loss)", re.IGNORECAS
 NOT_A_SHARE = re.compile(
     r".*(rank|mse|rmse|mae|end_point|sdr|sir|sar|loss|r2|tau|spearman)", re.IGNORECASE
 )
-SPREADS = ("_low", "_high", "_std")
+SPREADS = ("_low", "_high")
 
 
 class RunFiles(NamedTuple):
@@ -146,6 +146,11 @@ def parts(protocol):
     ]
 
 
+def saw_labels(found):
+    """Whether the method of a run (`RunFiles`) trains on labels, as an upper bound may."""
+    return "label" in (found.run.get("uses") or ())
+
+
 def baseline(results, protocol):
     """A baseline's numbers for a protocol: its own, or those of one that was measured once."""
     return results.get(protocol, results.get("", {}))
@@ -184,25 +189,29 @@ def settings(protocol):
     for key, value in protocol.items():
         if prefixes and key.startswith(prefixes):
             continue
-        if isinstance(value, dict) or is_metric(protocol, key) or key.endswith(SPREADS):
+        numbers = isinstance(value, list) and not any(isinstance(item, str) for item in value)
+        if isinstance(value, dict) or is_metric(protocol, key) or key.endswith(SPREADS) or numbers:
             continue
         found[key] = value
     return found
 
 
 def is_metric(protocol, key):
+    """Whether `key` of a protocol's results is a result, and not a setting or an interval's end."""
     if not is_number(protocol[key]) or key.endswith(SPREADS):
         return False
     return f"{key}_low" in protocol or bool(METRIC.match(key))
 
 
 def is_share(metric, values):
+    """Whether values of a metric lie between 0 and 1 by their nature, to be shown in percent."""
     metric = metric.rpartition(": ")[2]
     values = [value for value in values if value is not None and math.isfinite(value)]
     return not NOT_A_SHARE.match(metric) and all(0 <= value <= 1 for value in values)
 
 
 def lower_is_better(metric):
+    """Whether less of a metric is better, as of errors and losses."""
     return bool(LOWER_IS_BETTER.match(metric.rpartition(": ")[2]))
 
 

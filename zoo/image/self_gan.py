@@ -16,7 +16,7 @@ from tfssl import encoders
 from tfssl.layers.generator import generator, strided
 from tfssl.layers.spectral import SpectralDense
 from tfssl.method import Adversarial, Run
-from tfssl.objectives import adversarial
+from tfssl.objectives import adversarial, replicas
 from tfssl.objectives.classification import cross_entropy
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop, rotate90
@@ -100,7 +100,7 @@ class SelfGAN(Adversarial):
         made = self.generator(x["noise"], training=training) / 2 + 0.5
         made = tf.cast(made, real.dtype)
         batch = tf.shape(real)[0]
-        count = tf.minimum(batch, max(1, self.rotated // 4 // _replicas()))
+        count = tf.minimum(batch, max(1, self.rotated // 4 // replicas.count()))
         parts = [real, turned(real, count), made, turned(made, count)]
         logits, turns = self.critic(tf.concat(parts, axis=0), training=training)
         half = batch + 3 * count  # where the made ones begin
@@ -122,10 +122,6 @@ class SelfGAN(Adversarial):
         self.accuracy.update_state(labels, turns)
         players = adversarial.discriminator(outputs["real"], outputs["fake"])
         return players + self.beta * cross_entropy(turns, labels)  # equation 4
-
-
-def _replicas():
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def recipe(
