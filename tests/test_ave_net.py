@@ -1,5 +1,7 @@
 """AVE-Net: what the distance alone decides, sounds that start by one law, and a shared space."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ def examples(batch=4, length=50, fps=25.0, rate=16000):
 
 
 def test_the_frame_is_the_middle_of_its_sound_which_starts_on_the_grid():
-    x = ave_net.views(examples(64), SEED, size=8, seconds=0.5)
+    x = ave_net.views(examples(64), SEED, size=8, seconds=0.5, misalignment=0.0)
     assert x["image"].shape == (64, 8, 8, 3) and x["audio"].shape == (64, 8000)
     sound = x["audio"].numpy()
     loudness = (sound[:, -1] - sound[:, 0]) / (7999 / 1e6)
@@ -147,6 +149,43 @@ def test_the_published_towers_give_unit_vectors_of_one_space():
     np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1, atol=1e-5)
 
 
+def test_the_towers_end_in_maps_of_the_papers_size():
+    for tower, x, map_shape in (
+        (ave_net.vision(1), tf.zeros([1, 224, 224, 3]), (1, 14, 14, 8)),
+        (ave_net.hearing(1), tf.zeros([1, 48000]), (1, 12, 16, 8)),  # time first
+        (ave_net.vision(1), tf.zeros([1, 8, 8, 3]), (1, 1, 1, 8)),
+        (ave_net.hearing(1, 2000), tf.zeros([1, 200]), (1, 1, 1, 8)),  # the least that is taken
+    ):
+        assert keras.Model(tower.input, tower.get_layer("c4").output)(x).shape == map_shape
+
+
+def test_all_kernels_decay():
+    method = model()
+    kernels = [v for v in method.trainable_variables if v.name in ("kernel", "scale")]
+    assert len(kernels) == 2 * (8 + 2) + 1
+    expected = 1e-5 * sum(np.square(v.numpy()).sum() for v in kernels)
+    assert float(sum(method.losses)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("size, sides", [(140, (160, 213)), (28, (32, 43))])
+def test_videos_of_a_folder_are_an_eighth_larger_than_the_network_sees_them(tmp_path, size, sides):
+    from test_sources import clip
+
+    clip(tmp_path / "a.mp4", frames=310, fps=25, size=(320, 240))
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    small = {**ave_net.SMALL, "data": f"{tmp_path}@all", "size": size, "width": 2}
+    run = ave_net.recipe(**{**small, "batch_size": 2, "misalignment": 1.0})
+    examples, x = run.dataset.preview(2)
+    assert examples["frames"].shape == (2, 300, *sides, 3)
+    assert x["image"].shape == (2, size, size, 3) and x["audio"].shape == (2, 16000)
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": 0.05}, {"sample_rate": 1000}])
+def test_sounds_too_short_for_the_network_are_refused(wrong):
+    with pytest.raises(BadInput, match="seconds must be"):
+        ave_net.recipe(**{**ave_net.SMALL, **wrong})
+
+
 def test_a_batch_of_one_is_refused():
     with pytest.raises(BadInput, match="batch_size"):
         ave_net.recipe(**{**ave_net.SMALL, "batch_size": 1})
@@ -210,7 +249,7 @@ def test_on_world_a_frame_ranks_its_own_sound_above_chance():
     run = ave_net.recipe(**{**ave_net.SMALL, "data": data, "size": 32, "epochs": 6})
     run.fit(verbose=0)
     held_out = tfssl_world(96)
-    x = ave_net.views(held_out, SEED, size=32)
+    x = ave_net.views(held_out, SEED, size=32, misalignment=0.0)
     image = run.model.encoder(x["image"], training=False).numpy()
     audio = run.model.audio_encoder(x["audio"], training=False).numpy()
     ranks = retrieval(image @ audio.T)

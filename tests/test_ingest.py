@@ -12,6 +12,7 @@ import wave
 
 import numpy as np
 import pytest
+from command_line import call, refused
 from PIL import Image
 
 from tfssl import pipelines
@@ -202,6 +203,26 @@ def test_a_killed_ingest_continues_with_what_it_has(tmp_path):
     assert whole.written == report.written
     for a, b in zip(pipelines.load(tmp_path / "out"), pipelines.load(tmp_path / "other")):
         np.testing.assert_array_equal(a["audio"], b["audio"])
+
+
+def test_the_command_passes_on_how_videos_and_sounds_are_made(tmp_path):
+    for i in range(2):
+        flash_and_click(tmp_path / "in" / f"{i}.mp4", frames=310, size=(320, 240))
+    made = [tmp_path / "in", tmp_path / "out", "--quiet"]
+    options = ["--short-side", 64, "--max-frames", 305, "--sample-rate", 8000]
+    assert call("ingest", *made, *options).code == 0
+    shards = pipelines.load(tmp_path / "out", "all", max_frames=None)
+    for example in shards.as_numpy_iterator():
+        assert example["frames"].shape == (305, 64, 85, 3)
+        assert example["sample_rate"] == 8000 and example["audio"].shape == (305 * 8000 // FPS,)
+    refused("ingest", *made, naming="with other options")
+
+
+@pytest.mark.parametrize("option", ["--short-side", "--max-frames", "--sample-rate"])
+def test_the_command_refuses_what_makes_no_video(tmp_path, option):
+    write_wav(tmp_path / "in" / "a.wav", np.ones(100) * 0.5)
+    refused("ingest", tmp_path / "in", tmp_path / "out", option, 0, naming=[option, "greater than"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):

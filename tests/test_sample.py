@@ -207,6 +207,44 @@ def test_the_sound_is_centred_on_the_frame_and_starts_on_the_grid():
     np.testing.assert_allclose(np.diff(sound), 1e-4, atol=2e-5)
 
 
+def drawn_frames(count, fps=25.0, length=75, **options):
+    """Numbers of the frames, and the start of each one's sound in seconds, over many examples."""
+    frames = np.zeros([count, length, 1, 1, 3], np.uint8)
+    frames[..., 0] = np.arange(length)[:, None, None]
+    sound = sounds(count, length / fps)
+    image, sound = pairs.frame_and_sound(frames, fps, sound, 1000, SEED, **options)
+    return np.asarray(image)[:, 0, 0, 0].astype(int), np.asarray(sound)[:, 0] * 10
+
+
+def test_odd_frames_come_as_often_as_even_ones():
+    """At 25 fps and 1 s every middle lies half-way between two frames."""
+    number, start = drawn_frames(4000)
+    assert abs(np.mean(number % 2) - 0.5) < 0.04
+    np.testing.assert_array_equal(number, np.round(start / 0.04) + 13)
+    number, start = drawn_frames(4000, fps=30.0, length=90)
+    np.testing.assert_array_equal(number, np.floor((np.round(start / 0.04) * 12 + 155) / 10))
+
+
+def test_frames_are_misaligned_by_up_to_a_second_as_far_as_the_video_goes():
+    number, start = drawn_frames(3000, misalignment=1.0)
+    off = number / 25 - (start + 0.5)
+    assert off.min() < -0.95 and off.max() > 0.95 and np.abs(off).max() <= 1.02 + 1e-5
+    inner = (start > 0.5) & (start < 1.4)  # here all of it is in the video
+    assert abs(off[inner].mean()) < 0.08 and off[inner].std() == pytest.approx(1 / 3**0.5, abs=0.05)
+    assert (off[start < 0.02] >= -0.52).all() and number.min() == 0 and number.max() == 74
+
+
+def test_quarters_are_the_image_and_odd_sides_are_refused():
+    image = coordinates(2, 8, 12)
+    quarters = np.asarray(patches.quadrants(image))
+    assert quarters.shape == (2, 4, 4, 6, 3)
+    np.testing.assert_array_equal(quarters[:, 1], image[:, :4, 6:])
+    np.testing.assert_array_equal(quarters[:, 2], image[:, 4:, :6])
+    for sides in ((8, 11), (7, 12)):
+        with pytest.raises(ValueError, match="even sides"):
+            patches.quadrants(coordinates(2, *sides))
+
+
 def test_wrong_sounds_start_as_right_ones_do():
     frames, audio = np.zeros([3000, 75, 1, 1, 3], np.uint8), sounds(3000, 3)
     _, sound = pairs.frame_and_sound(frames, np.full(3000, 25.0), audio, 1000, SEED)

@@ -1,5 +1,7 @@
 """TCC: sampling, the cycle's numbers, all ordered pairs, and videos that align after training."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -69,17 +71,17 @@ def test_the_cards_three_frames_cost_what_it_says():
 
 
 def test_the_way_back_of_the_cards_three_frames_is_the_one_it_says():
-    method, line = model(temperature=1.0), tf.constant([[[0.0], [1.0], [2.0]]])
-    nearest = tf.nn.softmax(method.similarity(line, line)) @ line
+    line = tf.constant([[[0.0], [1.0], [2.0]]])
+    nearest = tf.nn.softmax(temporal.similarity(line, line, 1.0)) @ line
     np.testing.assert_allclose(nearest[0, :, 0], [0.291814, 1, 1.708186], atol=1e-6)
-    back = tf.nn.softmax(method.similarity(nearest, line))[0].numpy()
+    back = tf.nn.softmax(temporal.similarity(nearest, line, 1.0))[0].numpy()
     first = [0.581975, 0.383775, 0.034250]
     expected = [first, [0.211942, 0.576117, 0.211942], first[::-1]]
     np.testing.assert_allclose(back, expected, atol=1e-6)
-    landed, variance = method.landing(line, line, tf.constant([[0.0, 1 / 3, 2 / 3]]))
-    off = np.square(landed[0, 0].numpy() - [0, 1 / 3, 2 / 3])
+    landed, variance = temporal.landing(line, line, [[0.0, 1 / 3, 2 / 3]], 1.0)
+    off = np.square(landed[0].numpy() - [0, 1 / 3, 2 / 3])
     assert off.mean() == pytest.approx(0.0151520, abs=1e-6)
-    variance = variance[0, 0].numpy()
+    variance = variance[0].numpy()
     cost = off / variance + 0.001 * np.log(variance)
     assert cost.mean() == pytest.approx(0.427991, abs=1e-5)
 
@@ -135,6 +137,23 @@ def test_of_the_imagenet_network_only_batch_norm_trains():
     network = tcc.imagenet(weights=None)
     assert network.get_layer("conv4_block3_out").output.shape == (None, 14, 14, 1024)
     assert all("bn" in v.path for v in network.trainable_variables) and network.trainable_variables
+    smaller = tcc.imagenet(64, weights=None).get_layer("conv4_block3_out")
+    assert smaller.output.shape == (None, 4, 4, 1024)
+
+
+def test_videos_of_a_folder_are_taken_whole_and_as_large_as_the_network_sees_them(tmp_path):
+    from test_sources import clip
+
+    clip(tmp_path / "a.mp4", frames=310, fps=25, size=(320, 240), sound=None)
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    small = {**tcc.SMALL, "encoder": backbone(), "data": f"{tmp_path}@all", "size": 160}
+    run = tcc.recipe(**{**small, "batch_size": 2, "count": 40})
+    examples, x = run.dataset.preview(2)
+    assert examples["frames"].shape == (2, 310, 160, 213, 3)
+    assert x["frames"].shape == (2, 40, 2, 160, 160, 3)
+    steps = x["time"].numpy() * 310
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+    assert steps.max() > 270
 
 
 def test_the_small_run_is_given_videos_of_one_action():

@@ -146,6 +146,16 @@ def test_smaller_frames_are_enlarged_and_larger_ones_cut():
     assert unflow.crop(frames[:, :2], SEED, (64, 192)).shape == (2, 2, 64, 192, 3)
 
 
+def test_frames_of_a_folder_are_as_large_as_their_crops_need_and_no_larger(tmp_path):
+    from test_sources import clip
+
+    clip(tmp_path / "a.mp4", frames=310, fps=25, size=(320, 240), sound=None)
+    small = {**unflow.SMALL, "data": str(tmp_path), "batch_size": 1, "width": 4, "epochs": 2}
+    for size, sides in (((64, 192), (192, 256)), (64, (64, 85)), ((192, 320), (240, 320))):
+        run = unflow.recipe(**{**small, "size": size})
+        assert run.dataset.preview(1)[0]["frames"].shape == (1, 300, *sides, 3)
+
+
 def test_a_size_that_the_network_cannot_halve_six_times_is_refused():
     with pytest.raises(BadInput, match="multiples of 64"):
         unflow.recipe(**{**unflow.SMALL, "size": 100})

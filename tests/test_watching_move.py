@@ -83,6 +83,27 @@ def test_frames_with_too_little_or_too_much_that_moves_are_pruned():
     assert {-1.0, 0.0, 1.0} == set(np.unique(labels)), "scores between the thresholds do not count"
 
 
+def test_scores_are_shares_of_half_the_largest_motion():
+    """0.36 of the peak scores 0.72 and moves, 0.30 scores 0.6 and is ignored, 0.19 stands still."""
+    moved = np.full([1, 20, 20], 0.19 * 4, "float32")
+    moved[0, 5:10, 5:10] = 0.36 * 4
+    moved[0, 12:16, 5:10] = 0.30 * 4
+    moved[0, 7, 7] = 4
+    labels = move.labels(tf.constant(moved), 0.05).numpy()[0]
+    assert (labels[5:10, 5:10] == 1).all() and (labels[12:16, 5:10] == move.IGNORED).all()
+    assert (labels == 1).sum() == 25 and (labels == 0).sum() == 400 - 25 - 20
+
+
+def test_frames_of_a_folder_are_as_large_as_the_stills(tmp_path):
+    from test_sources import clip
+
+    clip(tmp_path / "a.mp4", frames=310, fps=25, size=(320, 240), sound=None)
+    small = {**move.SMALL, "encoder": zoo_runs.tiny_image_encoder(), "size": 160, "batch_size": 1}
+    run = move.recipe(**{**small, "data": str(tmp_path)})
+    examples, (still, _) = run.dataset.preview(1)
+    assert examples["frames"].shape == (1, 300, 160, 213, 3) and still.shape == (1, 160, 160, 3)
+
+
 def test_the_masked_cross_entropy_is_the_worked_one():
     p = tf.constant([0.9, 0.2, 0.5, 0.6])
     logits = tf.math.log(p / (1 - p))

@@ -28,11 +28,14 @@ def start_steps(frames, fps, samples, sample_rate, batch, seed, seconds=1.0, gri
     return tf.minimum(tf.cast(u * tf.cast(count, tf.float32), tf.int32), count - 1)
 
 
-def frame_and_sound(frames, fps, audio, sample_rate, seed, seconds=1.0, grid=GRID):
+def frame_and_sound(
+    frames, fps, audio, sample_rate, seed, seconds=1.0, grid=GRID, misalignment=0.0
+):
     """A frame and the sound centred on it: [B, H, W, 3] as it was, and float32 [B, N].
 
     The sound of N = round(seconds * sample_rate) samples starts at a multiple of `grid` seconds;
-    the frame is the one nearest to its middle. A sound shorter than N ends in silence.
+    the frame is the one nearest to its middle, and of two that are equally near the later one. A
+    sound shorter than N ends in silence.
 
     Args:
         frames: [B, T, H, W, 3].
@@ -42,6 +45,8 @@ def frame_and_sound(frames, fps, audio, sample_rate, seed, seconds=1.0, grid=GRI
         seed: int32 [2].
         seconds: length of the sound.
         grid: seconds between possible starts.
+        misalignment: the frame is that of a time which lies up to so many seconds before or after
+            the middle, uniformly over what the video has of it.
     """
     frames = tf.convert_to_tensor(frames)
     audio = tf.convert_to_tensor(audio, tf.float32)
@@ -50,13 +55,18 @@ def frame_and_sound(frames, fps, audio, sample_rate, seed, seconds=1.0, grid=GRI
         tf.shape(frames)[1], fps, tf.shape(audio)[1], sample_rate, batch, seed, seconds, grid
     )
     start = tf.cast(steps, tf.float32) * grid
-    middle = tf.cast(tf.round((start + seconds / 2) * tf.cast(fps, tf.float32)), tf.int32)
-    middle = tf.clip_by_value(middle, 0, tf.shape(frames)[1] - 1)
-    image = tf.gather(frames, middle, axis=1, batch_dims=1)
+    fps, last = tf.cast(fps, tf.float32), tf.shape(frames)[1] - 1
+    ends = start + seconds / 2 + tf.constant([[-misalignment], [misalignment]])  # [2, B]
+    first, final = tf.unstack(tf.clip_by_value(ends, 0.0, tf.cast(last, tf.float32) / fps))
+    u = tf.random.stateless_uniform([batch], tf.random.experimental.stateless_fold_in(seed, 1))
+    # Not tf.round: it takes halves to even numbers, and of 1 s at 25 fps all middles are halves.
+    at = tf.floor((first + u * (final - first)) * fps + 0.5 + 1e-3)  # forgives rounding
+    at = tf.clip_by_value(tf.cast(at, tf.int32), 0, last)
+    image = tf.gather(frames, at, axis=1, batch_dims=1)
     image.set_shape([frames.shape[0], *frames.shape[2:]])
     padded = tf.pad(audio, [[0, 0], [0, length]])
-    first = tf.cast(tf.round(start * float(sample_rate)), tf.int32)
-    sound = tf.gather(padded, first[:, None] + tf.range(length), axis=1, batch_dims=1)
+    begin = tf.cast(tf.round(start * float(sample_rate)), tf.int32)
+    sound = tf.gather(padded, begin[:, None] + tf.range(length), axis=1, batch_dims=1)
     sound.set_shape([audio.shape[0], length])
     return image, sound
 

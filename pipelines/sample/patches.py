@@ -197,7 +197,15 @@ def gradient_energy(images, starts, side):
 
 
 def quadrants(images):
-    """The four quarters in raster order, every pixel in exactly one: [B, 4, H / 2, W / 2, 3]."""
+    """The four quarters in raster order, every pixel in exactly one: [B, 4, H / 2, W / 2, 3].
+
+    Both sides must be known. Raises ValueError where one of them is odd.
+    """
+    if any(side % 2 for side in images.shape[1:3]):
+        raise ValueError(
+            f"images of {images.shape[1]}x{images.shape[2]} have no four equal quarters: give even "
+            "sides"
+        )
     half = [side // 2 for side in images.shape[1:3]]
     parts = tf.reshape(images, [-1, 2, half[0], 2, half[1], images.shape[3]])
     parts = tf.transpose(parts, [0, 1, 3, 2, 4, 5])

@@ -105,6 +105,15 @@ def report(
 def ingest(
     source: pathlib.Path,
     dest: pathlib.Path,
+    short_side: Annotated[
+        int, typer.Option(min=8, max=4096, help="Pixels to which videos are scaled down.")
+    ] = 128,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Of each video, from its beginning; all by default.")
+    ] = None,
+    sample_rate: Annotated[
+        int, typer.Option(min=1000, max=384_000, help="Of the sound, in Hz.")
+    ] = 16000,
     max_broken: MaxBroken = 0.5,
     quiet: Quiet = False,
 ):
@@ -112,7 +121,15 @@ def ingest(
     from tfssl.pipelines import ingest as ingesting
 
     with progress("reading", quiet) as step:
-        done = ingesting.ingest(source, dest, max_broken=max_broken, progress=step)
+        done = ingesting.ingest(
+            source,
+            dest,
+            short_side=short_side,
+            max_frames=max_frames,
+            sample_rate=sample_rate,
+            max_broken=max_broken,
+            progress=step,
+        )
     if done.broken:
         print(done)
     note(f"{done.dest}: {sum(done.written.values())} examples.", quiet)

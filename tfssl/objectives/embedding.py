@@ -19,4 +19,15 @@ def negative_sampling(centre, context, negatives):
     centre, context, negatives = float32(centre), float32(context), float32(negatives)
     true = tf.reduce_sum(centre * context, axis=-1)
     noise = tf.einsum("bd,bkd->bk", centre, negatives)
-    return tf.reduce_mean(tf.nn.softplus(-true) + tf.reduce_sum(tf.nn.softplus(noise), axis=-1))
+    return tf.reduce_mean(negative_sampling_costs(true, noise))
+
+
+def negative_sampling_costs(true, noise):
+    """What each pair of words costs, before the mean over pairs: the shape of `true`.
+
+    Args:
+        true: [...], dot products of true pairs.
+        noise: [..., k], those of each pair's centre with its noise words.
+    """
+    cost = tf.nn.softplus(-float32(true))
+    return cost + tf.reduce_sum(tf.nn.softplus(float32(noise)), axis=-1)

@@ -26,24 +26,25 @@ from tfssl.pipelines.augment.audio import gain
 from tfssl.pipelines.augment.image import colour_jitter, crop
 from tfssl.pipelines.sample.pairs import frame_and_sound
 
+DECAY = keras.regularizers.L2(1e-5)
 SCALE, SHIFT = (-2.0, 2.0), (2.0, -2.0)  # threshold at distance 1; near means "corresponds"
 
 
-def views(examples, seed, size=224, seconds=1.0, sample_rate=16000):
-    """A frame, the sound centred on it, and whose sound shall be the wrong one.
+def views(examples, seed, size=224, seconds=1.0, sample_rate=16000, misalignment=1.0):
+    """A frame, the sound around it, and whose sound shall be the wrong one.
 
     Returns:
         dict of `image` float32 [B, size, size, 3], `audio` float32 [B, seconds * sample_rate] and
         `other` float32 [B] in [0, 1), the draw that picks somebody else's sound from the batch.
 
-    A wrong sound is somebody's right one, so all start on the same grid of 0.04 s, drawn by one
-    law (section 3.2). A square of 224 / 256 of the short side, flipped, brightness moved by up to
-    32 / 255, saturation by up to half; the sound's gain by up to a tenth.
+    A wrong sound is somebody's right one, so all start on the same grid of 0.04 s, drawn by one law
+    (section 3.2); up to `misalignment` seconds lie between a frame and its sound's middle. A square
+    of 224 / 256 of the short side, flipped, brightness moved by up to 32 / 255, saturation by up to
+    half; the sound's gain by up to a tenth.
     """
     seeds = tf.random.split(seed, 6)
-    image, sound = frame_and_sound(
-        examples["frames"], examples["fps"], examples["audio"], sample_rate, seeds[0], seconds
-    )
+    clips = (examples["frames"], examples["fps"], examples["audio"], sample_rate)
+    image, sound = frame_and_sound(*clips, seeds[0], seconds, misalignment=misalignment)
     batch, extent = tf.shape(image)[0], tf.cast(tf.shape(image)[1:3], tf.float32)
     side = tf.fill([batch, 2], tf.reduce_min(extent) * 224 / 256)
     u = tf.random.stateless_uniform([batch, 4], seeds[1])
@@ -61,19 +62,19 @@ def views(examples, seed, size=224, seconds=1.0, sample_rate=16000):
 def vision(width=64):
     """The paper's network of images: [B, H, W, 3] in [0, 1] -> [B, 8 width]; taps c1..c4."""
     image = keras.Input((None, None, 3), name="image")
-    return keras.Model(image, _vgg(normalise(image), width), name="vision")
+    return keras.Model(image, _vgg(normalise(image), width, "same"), name="vision")
 
 
 def hearing(width=64, sample_rate=48000):
-    """Its network of sounds: waveforms [B, N] -> [B, 8 width], over a log-spectrogram."""
+    """Its network of sounds from 0.1 s: waveforms [B, N] -> [B, 8 width], by log-spectrogram."""
     sound = keras.Input((None,), name="audio")
     spectrogram = LogSpectrogram(sample_rate, window=0.01, hop=0.005, name="log_spectrogram")
     # Normalised as the released code of L3-Net has it: a spectrogram's mean is far from zero.
     x = BatchNormalization(name="normalise")(spectrogram(sound))
-    return keras.Model(sound, _vgg(x, width), name="hearing")
+    return keras.Model(sound, _vgg(x, width, "valid"), name="hearing")  # 16 x 12 of 1 s
 
 
-def _vgg(x, width):
+def _vgg(x, width, padding):
     """Four pairs of 3 x 3 convolutions, the first of stride 2 (section 3.1), and the maximum."""
     for i, factor in enumerate((1, 2, 4, 8), start=1):
         for j in (1, 2):
@@ -84,20 +85,20 @@ def _vgg(x, width):
                 padding="same",
                 use_bias=False,
                 kernel_initializer="he_normal",
-                kernel_regularizer=keras.regularizers.L2(1e-5),
+                kernel_regularizer=DECAY,
                 name=f"stage_{i}_{j}_conv",
             )(x)
             x = BatchNormalization(name=f"stage_{i}_{j}_norm")(x)
             x = keras.layers.ReLU(name=f"c{i}" if j == 2 else f"stage_{i}_relu")(x)
         if i < 4:
-            x = keras.layers.MaxPooling2D(2, padding="same", name=f"stage_{i}_pool")(x)
+            x = keras.layers.MaxPooling2D(2, padding=padding, name=f"stage_{i}_pool")(x)
     return keras.layers.GlobalMaxPooling2D(name="pool")(x)
 
 
 def tower(encoder, dims=128):
     """An encoder, fc1, fc2 and L2 normalisation: its inputs -> unit vectors [B, dims]."""
-    x = keras.layers.Dense(dims, "relu", name="fc1")(encoder.output)
-    x = keras.layers.Dense(dims, name="fc2")(x)
+    x = keras.layers.Dense(dims, "relu", kernel_regularizer=DECAY, name="fc1")(encoder.output)
+    x = keras.layers.Dense(dims, kernel_regularizer=DECAY, name="fc2")(x)
     x = keras.layers.UnitNormalization(dtype="float32", name="embedding")(x)
     return keras.Model(encoder.input, x, name=encoder.name)
 
@@ -120,7 +121,7 @@ class AVENet(Method):
         self.audio_encoder = tower(audio_encoder, dims)
         fc3 = {"shape": (2,), "dtype": "float32", "autocast": False}
         scale, shift = (keras.initializers.Constant(list(v)) for v in (SCALE, SHIFT))
-        self.scale = self.add_weight(name="scale", initializer=scale, **fc3)
+        self.scale = self.add_weight(name="scale", initializer=scale, regularizer=DECAY, **fc3)
         self.shift = self.add_weight(name="shift", initializer=shift, **fc3)
         self.accuracy = keras.metrics.BinaryAccuracy(name="accuracy")
 
@@ -164,13 +165,18 @@ def recipe(
     dims=128,
     seconds=1.0,
     sample_rate=48000,
+    misalignment=1.0,
     seed=0,
 ):
-    """The paper's run (section 3); the rate falls by 6 % every 16 epochs."""
+    """The paper's run (section 3), on 300 frames a video; the rate falls by 6 % every 16 epochs."""
     if batch_size < 2:
         raise BadInput("ave_net: batch_size must be 2 or more, or there is no other sound.")
-    view = functools.partial(views, size=size, seconds=seconds, sample_rate=sample_rate)
-    examples = load(data, keys=("frames", "fps", "audio"), sample_rate=sample_rate)
+    if seconds < 0.1 or sample_rate < 2000:
+        raise BadInput("ave_net: seconds must be 0.1 or more, and sample_rate 2000 or more.")
+    sound = dict(seconds=seconds, sample_rate=sample_rate, misalignment=misalignment)
+    view = functools.partial(views, size=size, **sound)
+    decoded = dict(short_side=round(size * 256 / 224), sample_rate=sample_rate)
+    examples = load(data, keys=("frames", "fps", "audio"), **decoded)
     dataset = batching.train(examples, view, batch_size, seed)
     image = vision(width) if encoder == "vision" else encoders.get(encoder, size=size)
     model = AVENet(image, hearing(width, sample_rate), dims)
@@ -190,4 +196,5 @@ SMALL = dict(
     width=16,
     dims=64,
     sample_rate=16000,
+    misalignment=0.0,  # clips of world are too short for it
 )

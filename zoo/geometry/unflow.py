@@ -36,7 +36,8 @@ def views(examples, seed, size=(320, 1152), zoom=(0.9, 1.1), photometric=1.0):
         dict of `frames` and `clean`, float32 [B, 2, height, width, 3], and `mask` float32
         [B, height, width], 0 near the border and where a frame shows nothing.
 
-    A crop, flipped and zoomed by U(zoom), frame 2 once more; colours as `recolour`.
+    A crop, flipped and zoomed by U(zoom), frame 2 once more; colours as `recolour`. Nothing is
+    turned or shifted: the paper has affine maps, but those of its released code zoom and no more.
     """
     seeds = tf.random.split(seed, 5)
     pair = crop(frame_pair(examples["frames"], seeds[0]), seeds[1], size)
@@ -54,15 +55,14 @@ def views(examples, seed, size=(320, 1152), zoom=(0.9, 1.1), photometric=1.0):
 
 def crop(pair, seed, size):
     """A window of `size` (height, width) from frames [B, 2, H, W, 3], enlarged where too small."""
-    batch, extent = tf.shape(pair)[0], tf.shape(pair)[2:4]
-    pair = to_float(pair)
+    pair, extent = to_float(pair), tf.shape(pair)[2:4]
     if any(have is None or have < wanted for have, wanted in zip(pair.shape[2:4], size)):
         larger = tf.reduce_max(tf.constant(size, tf.float32) / tf.cast(extent, tf.float32))
         larger = tf.cast(extent, tf.float32) * tf.maximum(larger, 1.0)
         flat, extent = layers.fold(pair), tf.cast(tf.math.ceil(larger), tf.int32)
         pair = layers.unfold(tf.image.resize(flat, extent), 2)
     room = tf.cast(extent - size + 1, tf.float32)
-    corner = tf.cast(tf.random.stateless_uniform([batch, 2], seed) * room, tf.int32)
+    corner = tf.cast(tf.random.stateless_uniform([tf.shape(pair)[0], 2], seed) * room, tf.int32)
     corner = tf.minimum(corner, extent - size)
     for axis in (0, 1):
         window = corner[:, axis, None] + tf.range(size[axis])
@@ -78,8 +78,7 @@ def magnification(size, factor):
 
 def recolour(pair, seed, strength=1.0):
     """Contrast, brightness, colour, gamma (one draw a pair) and noise, all times `strength`."""
-    seeds = tf.random.split(seed, 3)
-    batch = tf.shape(pair)[0]
+    seeds, batch = tf.random.split(seed, 3), tf.shape(pair)[0]
     u = tf.random.stateless_uniform([5, batch, 1, 1, 1, 1], seeds[0], -strength, strength)
     shift = 0.02 * strength * tf.random.stateless_normal([batch, 1, 1, 1, 1], seeds[1])
     pair = pair * (1 + 0.3 * u[0]) + shift
@@ -163,21 +162,22 @@ def recipe(
 ):
     """The paper's two stages of 500,000 steps (section 4), here both on one dataset.
 
-    Stage 1, the share `masking` of all steps (the paper's is on SYNTHIA), masks nothing. The
-    rate halves at 2, 3 and 4 fifths of a stage; stage 2 starts at a tenth.
+    Stage 1, the share `masking` of all steps (the paper's is on SYNTHIA), masks nothing. The rate
+    halves at 2, 3 and 4 fifths of a stage; stage 2 starts at a tenth. Pairs come from the first 300
+    frames of a file, and frames are scaled down only so far that no crop of them needs enlarging.
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     if any(side % 64 or side < 64 for side in size):
         raise BadInput(f"unflow: size {size} must be multiples of 64, the network's deepest scale.")
     view = functools.partial(views, size=size, zoom=zoom, photometric=photometric)
-    dataset = batching.train(load(data, keys=("frames",)), view, batch_size, seed)
+    examples = load(data, keys=("frames",), short_side=max(size))
+    dataset = batching.train(examples, view, batch_size, seed)
     steps = max(1, round(dataset.steps * epochs))
     encoder = encoders.get(encoder, width=width) if isinstance(encoder, str) else encoder
     model = UnFlow(encoder, round(steps * masking), weights, radii)
-    stages = ((0.0, masking, 1.0), (masking, 1.0, 0.1))
     falls = [
         (begin + (end - begin) * fifth / 5, part * 0.5 ** max(0, fifth - 1))
-        for begin, end, part in stages
+        for begin, end, part in ((0.0, masking, 1.0), (masking, 1.0, 0.1))
         for fifth in range(5)
     ]
     rate = keras.optimizers.schedules.PiecewiseConstantDecay(

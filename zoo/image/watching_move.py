@@ -25,6 +25,7 @@ from tfssl.pipelines.augment.image import colour_jitter, crop, crop_boxes, to_fl
 from tfssl.pipelines.sample.clips import frame_pair
 
 FOREGROUND, BACKGROUND = 0.7, 0.4  # scores above and below; what lies between is ignored
+FULL = 0.5  # of the largest motion in a frame: so much scores 1
 IGNORED = -1.0
 STILL = 0.3  # pixels; where nothing moves by more against the camera, a clip teaches nothing
 
@@ -62,12 +63,14 @@ def still_and_mask(pair, seed, size, side, area=(0.3, 1.0), least=0.1, jitter=0.
 def labels(moved, least=0.1):
     """Motion [B, H, W] -> 1 what moves, 0 what does not, IGNORED; frames of no use are all ignored.
 
-    Each frame's score is its motion over the largest in it. Pruned are frames in which nothing
-    moves, those where less than `least` or more than 1 - `least` moves, and those where what moves
-    takes up most of the border.
+    The score is the motion over half the largest in the frame, at most 1. Half, since `motion` sees
+    the part of it that lies along the slopes of grey: most of an object stays far below its peak.
+
+    Pruned are frames in which nothing moves, those where less than `least` or more than 1 - `least`
+    moves, and those where what moves takes up most of the border.
     """
     peak = tf.reduce_max(moved, axis=[1, 2], keepdims=True)
-    score = tf.minimum(2 * moved / tf.maximum(peak, STILL), 1.0)
+    score = tf.minimum(moved / (FULL * tf.maximum(peak, STILL)), 1.0)
     front = tf.cast(score > FOREGROUND, tf.float32)
     mask = tf.where(score > FOREGROUND, 1.0, tf.where(score < BACKGROUND, 0.0, IGNORED))
     share = tf.reduce_mean(front, axis=[1, 2])
@@ -159,7 +162,7 @@ def recipe(
     and data are ours, for the training script was not released. One layer of `width` stands for the
     paper's fc6 and fc7.
     """
-    examples = load(data, keys=("frames",))
+    examples = load(data, keys=("frames",), short_side=size)
     if "frames" not in examples.element_spec:
         raise BadInput(f"watching_move learns from clips, and {data} has none: give it videos.")
     view = functools.partial(views, size=size, side=side, area=area, least=least, apart=apart)

@@ -19,6 +19,7 @@ from tfssl import encoders
 from tfssl.encoders.text import PUNCTUATION
 from tfssl.errors import BadInput
 from tfssl.method import Method, Run
+from tfssl.objectives.embedding import negative_sampling_costs
 from tfssl.objectives.reconstruction import masked_mean
 from tfssl.pipelines import batching, load
 
@@ -138,9 +139,8 @@ class SkipGram(Method):
         }
 
     def objective(self, x, y, outputs):
-        """Equation 4, mean over the pairs that are there (`embedding.negative_sampling`)."""
-        cost = tf.nn.softplus(-outputs["true"])
-        cost += tf.reduce_sum(tf.nn.softplus(outputs["noise"]), axis=-1)
+        """Equation 4, mean over the pairs that are there."""
+        cost = negative_sampling_costs(outputs["true"], outputs["noise"])
         return masked_mean(cost, x["context"] > 0)
 
 

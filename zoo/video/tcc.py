@@ -17,7 +17,7 @@ from tfssl.encoders.video import FoldFrames, UnfoldFrames
 from tfssl.errors import BadInput
 from tfssl.layers.normalisation import BatchNormalization
 from tfssl.method import Method, Run
-from tfssl.objectives import replicas
+from tfssl.objectives import replicas, temporal
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_flip, resize
 from tfssl.pipelines.sample import clips
@@ -108,32 +108,20 @@ class TCC(Method):
 
     def objective(self, x, y, outputs):
         everyone = replicas.gather(outputs)  # [G, T, D]
-        landed, variance = self.landing(outputs, everyone, x["time"])  # [B, G, T]
-        off = tf.math.squared_difference(x["time"][:, None], landed)
-        cost = off / variance + self.variance_weight * tf.math.log(variance)  # equation 5
+        pairs = outputs[:, None], everyone[None], x["time"][:, None]
+        cost = temporal.cycle_back_regression_costs(
+            *pairs, self.temperature, self.variance_weight
+        )  # [B, G, T]
         others = 1 - tf.one_hot(replicas.own_columns(outputs), tf.shape(everyone)[0])  # [B, G]
         return tf.reduce_sum(tf.reduce_mean(cost, axis=-1) * others) / tf.reduce_sum(others)
 
-    def landing(self, u, v, time):
-        """Mean and variance [B, G, T] of the time where each frame of u [B, T, D] comes back to,
-        by way of each video of v [G, S, D]; `time` [B, T] is u's (equations 2 to 4)."""
-        nearest = tf.nn.softmax(self.similarity(u[:, None], v[None]))  # [B, G, T, S]
-        nearest = tf.einsum("bgts,gsd->bgtd", nearest, v)
-        back = tf.nn.softmax(self.similarity(nearest, u[:, None]))  # [B, G, T, T]
-        landed = tf.einsum("bgtk,bk->bgt", back, time)
-        spread = tf.math.squared_difference(time[:, None, None], landed[..., None])
-        return landed, tf.reduce_sum(back * spread, axis=-1) + 1e-8
 
-    def similarity(self, a, b):
-        """Minus the squared distance of frames [..., T, D] and [..., S, D] over D temperature."""
-        # Differences before squares: they keep their digits far from the origin.
-        squared = tf.math.squared_difference(a[..., :, None, :], b[..., None, :, :])
-        return -tf.reduce_mean(squared, axis=-1) / self.temperature
+def imagenet(size=224, weights="imagenet"):
+    """ResNet-50v2 of keras.applications for frames in [0, 1], of which only batch norm trains.
 
-
-def imagenet(weights="imagenet"):
-    """ResNet-50v2 of keras.applications for frames in [0, 1], of which only batch norm trains."""
-    frame = keras.Input((224, 224, 3))
+    Its batch norms are Keras' own: over several replicas each has the statistics of its own frames.
+    """
+    frame = keras.Input((size, size, 3))
     scaled = keras.layers.Rescaling(2.0, -1.0)(frame)
     network = keras.applications.ResNet50V2(False, weights, input_tensor=scaled)
     for layer in network.layers:
@@ -162,7 +150,8 @@ def recipe(
     """The released configuration (google-research/tcc, config.py; the paper: section 4).
 
     All videos in `data` must show the same action: that is the method's only supervision. Train on
-    a folder of one action, `DATA/tennis_serve`, not on DATA with all its class folders.
+    a folder of one action, `DATA/tennis_serve`, not on DATA with all its class folders. Videos are
+    held whole, a quarter of a megabyte a frame at 224 px: cut long ones to the action.
 
     From scratch and in minutes clips of `world` are not aligned: with `conv4` at c3, 420 steps took
     Kendall's tau of held-out clips from 0.06 to between -0.01 and 0.17, with no trend. The height
@@ -173,8 +162,10 @@ def recipe(
     view = functools.partial(
         views, size=size, count=count, context=context, stride=stride, dropout=dropout, width=width
     )
-    dataset = batching.train(load(data, keys=("frames",)), view, batch_size, seed)
-    backbone = imagenet() if encoder == "resnet50v2" else encoders.get(encoder, size=size)
+    # Whole videos: a frame's time is its index over the length of all of it.
+    examples = load(data, keys=("frames",), short_side=size, max_frames=None)
+    dataset = batching.train(examples, view, batch_size, seed)
+    backbone = imagenet(size) if encoder == "resnet50v2" else encoders.get(encoder, size=size)
     model = TCC(embedder(backbone, tap, width, dims), temperature, variance_weight)
     model.compile(keras.optimizers.Adam(learning_rate))
     return Run(model, dataset, epochs)
