@@ -76,6 +76,23 @@ def test_knn_equals_a_slow_loop():
     assert (result["k"], result["temperature"]) == (k, temperature)
 
 
+def test_knns_top5_counts_the_five_classes_with_most_votes():
+    (x, y), (queries, truth) = blobs(120, 8, 9, 2.0), blobs(90, 8, 9, 2.0, seed=1)
+    k, temperature = 12, 0.3
+    hits = []
+    for query, label in zip(queries.astype(float), truth):
+        similarity = x @ query / np.linalg.norm(query) / np.linalg.norm(x, axis=1)
+        votes = np.zeros(8)
+        for i in np.argsort(similarity)[-k:]:
+            votes[y[i]] += np.exp(similarity[i] / temperature)
+        hits.append(label in np.argsort(-votes)[:5] and votes[label] > 0)
+    result = evaluate.knn(identity, (x, y), (queries, truth), k=k, temperature=temperature)
+    assert result["top5"] == pytest.approx(np.mean(hits)) and result["top1"] < result["top5"] < 1
+    alone = evaluate.knn(identity, (x, y), (queries, truth), k=1)
+    assert alone["top5"] == alone["top1"]  # classes without a vote are no guess
+    assert "top5" not in evaluate.knn(identity, blobs(80), blobs(50))
+
+
 def test_one_near_neighbour_outvotes_two_farther_ones_only_when_cold():
     def at(cosine):
         return [cosine, np.sqrt(1 - cosine**2)]
@@ -263,6 +280,34 @@ def test_every_protocol_measures_digits_above_chance(name, tiny, digits):
         np.testing.assert_array_equal(old, new)
 
 
+def test_results_name_the_settings_that_made_them(tiny, digits):
+    train, test = digits
+    few = dict(penalties=[0.1], iterations=7)
+    for name in ("linear", "layers", "low_label"):
+        result = evaluate.PROTOCOLS[name](tiny, train, test, **few)
+        assert (result["iterations"], result["C_from"]) == (7, "given"), name
+    result = evaluate.layers_sgd(tiny, train, test, iterations=2, nesterov=True)
+    assert result["nesterov"] is True and result["iterations"] == 2
+
+
+def test_the_support_vector_machines_are_solved_in_the_dual(monkeypatch):
+    from sklearn import svm
+
+    built = []
+
+    class Recorded(svm.LinearSVC):
+        def fit(self, *data):
+            built.append(self.get_params())
+            return super().fit(*data)
+
+    monkeypatch.setattr(svm, "LinearSVC", Recorded)
+    evaluate.svm(identity, blobs(80), blobs(50), penalties=[0.1, 1.0])
+    assert len(built) == 2 * 3 + 1
+    for settings in built:
+        assert settings["dual"] is True and settings["loss"] == "squared_hinge"
+        assert settings["tol"] == 1e-4 and settings["max_iter"] == 2000
+
+
 @pytest.mark.parametrize("name", ["knn", "linear", "linear_sgd", "svm"])
 def test_permuted_labels_give_chance(name):
     x, y = blobs(400, seed=3)
@@ -318,10 +363,125 @@ def test_linear_does_not_care_for_scale_and_constant_dimensions():
 def test_the_sgd_probe_gives_the_same_with_and_without_a_cache():
     train, test = blobs(200), blobs(100, seed=1)
     results = [
-        evaluate.linear_sgd(identity, train, test, epochs=4, batch_size=32, cache=cache)
-        for cache in (True, False)
+        evaluate.linear_sgd(identity, train, test, epochs=10, batch_size=32, cache=cache)
+        for cache in (True, False, False)
     ]
-    assert results[0] == results[1]
+    assert results[1] == results[2]
+    assert results[0].keys() == results[1].keys()
+    assert results[0]["top1"] == pytest.approx(results[1]["top1"], abs=0.03) and (
+        results[0]["top1"] > 0.7
+    )
+
+
+class Tapped:
+    """Vectors as a tap, so that they can be probed layer by layer."""
+
+    def __call__(self, x):
+        return x
+
+    def representation(self, x):
+        return {"c1": x[:, None, None]}
+
+
+def vector_model():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, keras.layers.Dense(16, "relu")(inputs))
+
+
+def small_memory(monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys.modules["tfssl.evaluate.layers_sgd"], "_MEMORY", 4 * 6 * 8)
+
+
+# Every protocol that trains on batches of examples, in memory and streamed: (train, test) -> top1.
+# Few passes, small batches and buffers: examples in the order of their classes would spoil these.
+SGD = dict(epochs=3, batch_size=8, learning_rate=2.0)
+TAPS = dict(iterations=150, batch_size=8, learning_rate=0.1)
+TUNING = dict(epochs=2, least_steps=1, batch_size=8, learning_rate=0.02)
+BY_BATCHES = {
+    "linear_sgd": lambda *data: evaluate.linear_sgd(identity, *data, **SGD)["top1"],
+    "linear_sgd, streamed": lambda *data: evaluate.linear_sgd(
+        identity, *data, cache=False, buffer=8, **SGD
+    )["top1"],
+    "layers_sgd": lambda *data: evaluate.layers_sgd(Tapped(), *data, **TAPS)["c1_top1"],
+    "layers_sgd, streamed": lambda *data: evaluate.layers_sgd(Tapped(), *data, **TAPS)["c1_top1"],
+    "finetune": lambda *data: evaluate.finetune(vector_model(), *data, **TUNING)["top1"],
+}
+
+
+@pytest.mark.parametrize("name", list(BY_BATCHES))
+def test_a_data_set_that_is_shuffled_anew_on_each_pass_keeps_its_labels(name, monkeypatch):
+    (x, y), test = blobs(320, spread=0.5), blobs(200, spread=0.5, seed=1)
+    if "streamed" in name:
+        small_memory(monkeypatch)
+    names = np.array(["ant", "bee", "cat", "dog"])
+    rows = tf.data.Dataset.from_tensor_slices((x, names[y])).shuffle(320, seed=0)
+    keras.utils.set_random_seed(0)
+    still = BY_BATCHES[name]((x, names[y]), (test[0], names[test[1]]))
+    queries = tf.data.Dataset.from_tensor_slices((test[0], names[test[1]])).shuffle(200, seed=0)
+    assert still > 0.9
+    for moving in (rows, rows.batch(50)):
+        assert BY_BATCHES[name](moving, queries) == pytest.approx(still, abs=0.03)
+
+
+@pytest.mark.parametrize("name", list(BY_BATCHES))
+def test_data_in_the_order_of_its_classes_are_learnt_as_well_as_mixed_ones(name, monkeypatch):
+    (x, y), test = blobs(320, spread=0.5), blobs(200, spread=0.5, seed=1)
+    if "streamed" in name:
+        small_memory(monkeypatch)
+    keras.utils.set_random_seed(0)
+    by_class = np.argsort(y, kind="stable")
+    mixed = BY_BATCHES[name]((x, y), test)
+    columns = {"inputs": x[by_class], "label": y[by_class]}
+    readable = tf.data.Dataset.from_tensor_slices(columns)
+    readable.gather = lambda at: {k: tf.gather(v, at) for k, v in columns.items()}
+    forms = [(x[by_class], y[by_class]), columns, readable]
+    if "streamed" not in name:
+        forms.append(tf.data.Dataset.from_tensor_slices(columns).batch(50))
+    for form in forms:
+        assert BY_BATCHES[name](form, test) == pytest.approx(mixed, abs=0.03)
+
+
+def test_what_can_be_read_anywhere_is_read_whole_and_never_twice_in_one_order():
+    from tfssl.evaluate.order import permuted
+
+    sizes = [np.full((2 + i % 3, 4, 3), i, np.uint8) for i in range(9)]
+    ragged = tf.data.Dataset.from_generator(
+        lambda: iter(sizes), output_signature=tf.TensorSpec([None, 4, 3], tf.uint8)
+    ).apply(tf.data.experimental.assert_cardinality(9))
+    ragged = ragged.map(lambda x: {"image": x})
+    ragged.gather = lambda at: {
+        "image": tf.ensure_shape(
+            tf.numpy_function(lambda i: sizes[i[0]][None], [at], tf.uint8), [None, None, 4, 3]
+        )
+    }
+    forms = {
+        "pairs": ((sizes, list(range(9))), lambda form: form[1]),
+        "dict": ({"inputs": tf.range(9)}, lambda form: form["inputs"].tolist()),
+        "ragged": (ragged, lambda form: [int(e["image"][0, 0, 0]) for e in form]),
+    }
+    for name, (form, values) in forms.items():
+        generator = np.random.default_rng(0)
+        first, second = ([int(v) for v in values(permuted(form, generator))] for _ in range(2))
+        assert sorted(first) == sorted(second) == list(range(9)), name
+        assert first != second and first != list(range(9)), name
+    inputs, numbers = permuted((sizes, np.arange(9)), np.random.default_rng(0))
+    assert [picture[0, 0, 0] for picture in inputs] == numbers.tolist()
+
+
+def test_a_training_set_that_changes_between_passes_is_refused():
+    x, y = blobs(100)
+    passes = iter([y, np.where(y == 0, 7, y)])
+
+    def rows():
+        yield from zip(x, next(passes))
+
+    data = tf.data.Dataset.from_generator(
+        rows, output_signature=(tf.TensorSpec([6]), tf.TensorSpec([], tf.int64))
+    )
+    with pytest.raises(BadInput, match="the label 7 was not there"):
+        evaluate.finetune(vector_model(), data, blobs(20))
 
 
 def test_layers_probes_every_tap_of_a_resnet(digits):
@@ -400,6 +560,108 @@ def test_a_model_that_cannot_be_copied_is_put_back_after_fine_tuning(digits):
     np.testing.assert_array_equal(features.extract(model, test).features, before)
     with pytest.raises(BadInput, match="built again"):
         evaluate.random_encoder(model)
+
+
+def partly_frozen():
+    """A functional model with a frozen layer and, inside, a frozen model with batch norm."""
+    keras.utils.set_random_seed(0)
+    inside = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(5, "relu"), keras.layers.BatchNormalization()]
+    )
+    inside.trainable = False
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(4, "relu", name="frozen", trainable=False)(inputs)
+    return keras.Model(inputs, keras.layers.Dense(8, "relu", name="free")(inside(x)))
+
+
+class Uncopied(keras.Model):
+    """A model around another that Keras cannot build again."""
+
+    def __init__(self, inside, note):
+        super().__init__()
+        self.inside, self.note = inside, note
+
+    def call(self, x):
+        return self.inside(x)
+
+
+@pytest.mark.parametrize("kind", ["copied", "in place", "from a file"])
+def test_fine_tuning_trains_what_is_frozen_and_puts_flags_and_weights_back(
+    kind, tmp_path, monkeypatch
+):
+    import sys
+
+    model = partly_frozen()
+    if kind == "from a file":
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras")
+    elif kind == "in place":
+        model = Uncopied(model, object())
+        model.inside.get_layer("free").bias.trainable = False
+    flags = [layer.trainable for layer in model._flatten_layers()]
+    weights = [w.trainable for w in model.weights]
+    before = model.get_weights()
+    assert not all(flags) and not all(weights)
+    seen = {}
+    module = sys.modules["tfssl.evaluate.finetune"]
+    build = module._with_head
+
+    def watched(network, *rest):
+        seen["network"], seen["start"] = network, network.get_weights()
+        seen["model"] = build(network, *rest)
+        return seen["model"]
+
+    moved = []
+    monkeypatch.setattr(module, "_with_head", watched)
+    extract = module.features.extract
+
+    def after(encoder, *data, **reading):
+        moved.extend(
+            not np.array_equal(old, new)
+            for old, new in zip(seen["start"], seen["network"].get_weights())
+        )
+        assert all(layer.trainable for layer in seen["network"]._flatten_layers())
+        return extract(encoder, *data, **reading)
+
+    monkeypatch.setattr(module.features, "extract", after)
+    evaluate.finetune(model, blobs(200, spread=0.5), blobs(50), epochs=1, least_steps=40)
+    names = [w.path.split("/")[-1] for w in model.weights]
+    still = [name for name, has_moved in zip(names, moved) if not has_moved]
+    # A single weight that is frozen where its layer is not stays so where nothing is copied.
+    assert still == (["bias"] if kind == "in place" else [])
+    assert [layer.trainable for layer in model._flatten_layers()] == flags
+    assert [w.trainable for w in model.weights] == weights
+    for old, new in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_baseline_from_scratch_trains_what_the_encoder_had_frozen(monkeypatch):
+    import sys
+
+    module = sys.modules["tfssl.evaluate.finetune"]
+    trained = []
+    build = module._with_head
+
+    def watched(network, *rest):
+        model = build(network, *rest)
+        trained.append((len(network.trainable_weights), len(network.weights)))
+        return model
+
+    monkeypatch.setattr(module, "_with_head", watched)
+    encoder = partly_frozen()
+    flags = [layer.trainable for layer in encoder._flatten_layers()]
+    evaluate.supervised(encoder, blobs(100), blobs(50), epochs=1, least_steps=2)
+    assert trained == [(8, 10)]  # all but the batch norm's two moving statistics
+    assert [layer.trainable for layer in encoder._flatten_layers()] == flags
+
+
+def test_fine_tuning_is_the_same_whether_layers_were_frozen_or_not():
+    """Batch norm that a freeze keeps in inference mode included."""
+    encoder, data = partly_frozen(), (blobs(150), blobs(80, seed=1))
+    frozen = evaluate.finetune(encoder, *data, epochs=1, least_steps=30)
+    for layer in encoder._flatten_layers():
+        layer.trainable = True
+    assert evaluate.finetune(encoder, *data, epochs=1, least_steps=30) == frozen
 
 
 def test_draws_are_balanced_and_nested():

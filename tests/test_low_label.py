@@ -63,6 +63,18 @@ def test_more_labels_are_worth_more():
     assert many < few - 0.02
 
 
+@pytest.mark.parametrize("per_class", [1, 2])
+def test_where_nothing_can_be_held_out_c_is_the_stated_default(per_class):
+    parts = blobs(400, 1.0), blobs(200, 1.0, 1)
+    few = dict(per_class=per_class, draws=3)
+    found = evaluate.low_label(identity, *parts, **few)
+    assert found["C_by_draw"] == [1.0] * 3 and found["C_from"] == "default"
+    given = evaluate.low_label(identity, *parts, penalties=[1.0], **few)
+    assert given["errors"] == found["errors"] and given["C_from"] == "given"
+    more = evaluate.low_label(identity, *parts, per_class=10, draws=3)
+    assert more["C_from"] == "validation" and (more["validation"], more["iterations"]) == (0.2, 200)
+
+
 def test_no_labels_at_all_are_refused():
     for bad in (dict(per_class=0), dict(draws=0)):
         with pytest.raises(BadInput, match="at least one label"):

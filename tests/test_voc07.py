@@ -90,6 +90,13 @@ def test_every_machine_has_the_published_settings(monkeypatch):
         assert settings["class_weight"] == {1: 2, 0: 1}
 
 
+def test_folds_are_those_that_were_used():
+    (x, y), test = pictures(60), pictures(30, 1)
+    y[:, 1], y[:2, 1], y[:, 2], y[0, 2] = 0, 1, 0, 1
+    result = evaluate.voc07(identity, (x, y), test, **FEW)
+    assert result["folds"] == [3, 2, 0]
+
+
 def test_what_is_difficult_is_asked_on_neither_side():
     (x, y), (queries, truth) = pictures(150), pictures(60, 1)
     hidden, gone = y.copy(), np.arange(150) < 20
@@ -151,5 +158,7 @@ def test_world_has_several_labels_a_picture_and_taps_may_be_read():
     encoder = encoders.get("conv4")
     result = evaluate.voc07(encoder, *parts, penalties=[0.1], tap="c3", dimensions=1200)
     assert 0 < result["mAP"] <= 1 and result["train_examples"] == 60
+    assert (result["tap"], result["dimensions"], result["pooling"]) == ("c3", 1200, "fair")
+    assert result["size"] == 0 and set(result["folds"]) <= {0, None}
     with pytest.raises(BadInput, match="no tap"):
         evaluate.voc07(encoder, *parts, tap="c9")

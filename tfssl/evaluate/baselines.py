@@ -49,7 +49,7 @@ def random(encoder, train, test, protocols, seed=0):
 
 
 def supervised(encoder, train, test, labels=1.0, epochs=30, seed=0, **fitting):
-    """The same architecture trained from scratch with labels, as `finetune` trains.
+    """The same architecture trained from scratch with labels, as `finetune` trains: every layer.
 
     Args:
         encoder: a Keras model; only its architecture counts.

@@ -119,12 +119,20 @@ def number(train_labels, test_labels):
             "two classes; check the split, or that the data set is really labelled"
         )
     names = np.concatenate([known, np.setdiff1d(test_labels, known)])
+    return numbered(train_labels, names), numbered(test_labels, names), names
+
+
+def numbered(labels, names):
+    """Labels of any kind -> their positions in `names`, int [N], as `number` gives these."""
     lookup = {name: number for number, name in enumerate(names.tolist())}
-    return (
-        np.array([lookup[name] for name in train_labels.tolist()], np.int64),
-        np.array([lookup[name] for name in test_labels.tolist()], np.int64),
-        names,
-    )
+    labels = _flat(labels).tolist()
+    unknown = [label for label in labels if label not in lookup]
+    if unknown:
+        raise BadInput(
+            f"the label {unknown[0]!s} was not there when the labels were read before: a data set "
+            "must hold the same examples on every pass, in whatever order"
+        )
+    return np.array([lookup[label] for label in labels], np.int64)
 
 
 def inference(encoder):

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.errors import BadInput
-from tfssl.evaluate import features
+from tfssl.evaluate import features, order
 from tfssl.evaluate.knn import counts
 from tfssl.evaluate.linear import ranked
+from tfssl.evaluate.low_label import drawn
 
 
 def finetune(
@@ -29,14 +30,17 @@ def finetune(
 ):
     """Trains a copy of the encoder with a linear head on a class-balanced share of the labels.
 
-    After Chen et al. (ICML 2020, section 5): 1 %, 10 % or all of the labels, every layer trains.
+    After Chen et al. (ICML 2020, section 5): 1 %, 10 % or all of the labels, every layer trains,
+    also those that are frozen in the encoder. The examples that are used are held in memory, so
+    that all of them are mixed, in whatever order they come.
     Departures: Adam with cosine decay to 0 instead of SGD or LARS, and no augmentation, as the
     right one depends on the data (digits must not be mirrored).
 
     Args:
         encoder: a Keras model or layer, or a loaded SavedModel with trainable variables. It is as
             before when this returns: it is copied or, where it cannot be, put back.
-        train, test: labelled examples, in any form that `features.extract` reads.
+        train, test: labelled examples, in any form that `features.extract` reads; every pass must
+            give the same examples, their order may change.
         labels: the share of the training labels that is used, 0.01, 0.1, 1.0, ...; the same
             number of every class, at least one, as far as a class has them.
         epochs: passes over that share.
@@ -56,15 +60,12 @@ def finetune(
             class only.
     """
     reading = dict(label=label, key=key, size=size)
-    y, truth, names = features.number(
-        features.read_labels(train, label), features.read_labels(test, label)
-    )
-    drawn = balanced(y, labels, seed)
-    data = _chosen(encoder, train, y, drawn, reading)
-    batch_size = min(batch_size, len(drawn))
-    data = data.cache().shuffle(min(len(drawn), 20_000), seed=seed).repeat()
-    data = data.batch(batch_size, drop_remainder=True).prefetch(2)
-    steps = max(least_steps, epochs * len(drawn) // batch_size)
+    known = features.read_labels(train, label)
+    y, _, names = features.number(known, features.read_labels(test, label))
+    inputs, classes = _chosen(encoder, train, y, names, balanced(y, labels, seed), reading)
+    batch_size = min(batch_size, len(classes))
+    data = order.epochs((inputs, classes), batch_size, seed).prefetch(2)
+    steps = max(least_steps, epochs * len(classes) // batch_size)
     trained = len(np.unique(y))
     with reproducible(seed), trainable_copy(encoder) as network:
         model = _with_head(network, data.element_spec[0], trained)
@@ -75,15 +76,16 @@ def finetune(
             jit_compile=False,
         )
         model.fit(data, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
-        logits = features.extract(model, test, **reading).features
+        found = features.extract(model, test, **reading)
+    _, truth, names = features.number(known, found.labels)
     return {
-        **ranked(logits, np.arange(trained), truth, seed),
+        **ranked(found.features, np.arange(trained), truth, seed),
         "labels": labels,
         "epochs": epochs,
         "steps": steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        **counts(y[drawn], truth, names),
+        **counts(classes, truth, names),
     }
 
 
@@ -104,32 +106,45 @@ def balanced(y, share, seed=0):
         raise BadInput(f"labels is a share of the training labels, 0 < labels <= 1, not {share}")
     if share == 1:
         return np.arange(len(y))
-    generator = np.random.default_rng(seed)
-    classes = np.unique(y)
-    each = max(1, round(share * len(y) / len(classes)))
-    drawn = [generator.permutation(np.flatnonzero(y == c))[:each] for c in classes]
-    return np.sort(np.concatenate(drawn))
+    return drawn(y, max(1, round(share * len(y) / len(np.unique(y)))), seed)
 
 
-def _chosen(encoder, train, y, drawn, reading):
-    """Dataset of (input, class), unbatched, of the drawn positions only."""
+def _chosen(encoder, train, y, names, positions, reading):
+    """(inputs, classes int [n]) of the examples at `positions` of y [N], read in one pass.
+
+    The dataset may come in another order than y did: the r-th example of a class that comes is
+    taken where the r-th of that class in y was drawn.
+    """
     data, batched, _ = features.dataset(encoder, train, **reading)
-    data = data.map(lambda x, extra: x)
-    data = data.unbatch() if batched else data
-    wanted = np.zeros(len(y), bool)
-    wanted[drawn] = True
-    wanted, classes = tf.constant(wanted), tf.constant(y)
-    data = data.enumerate().filter(lambda i, x: wanted[i])
-    if any(not shape.is_fully_defined() for shape in _shapes(data.element_spec[1])):
+    data = data.map(lambda x, extra: features.scaled(x))
+    spec = (data.unbatch() if batched else data).element_spec
+    if any(not part.shape.is_fully_defined() for part in tf.nest.flatten(spec)):
         raise BadInput(
             "fine-tuning needs inputs of one known size: state size= (pixels), or bring sounds and "
             "clips to one length before"
         )
-    return data.map(lambda i, x: (features.scaled(x), classes[i]))
-
-
-def _shapes(spec):
-    return [part.shape for part in tf.nest.flatten(spec)]
+    wanted = [np.isin(np.flatnonzero(y == c), positions) for c in range(len(names))]
+    seen, count = [0] * len(names), 0
+    inputs = tf.nest.map_structure(
+        lambda part: np.empty([len(positions), *part.shape], part.dtype.as_numpy_dtype), spec
+    )
+    classes = np.empty(len(positions), np.int64)
+    for x, extra, _ in features.batches(encoder, train, **reading):
+        numbers, rows = features.numbered(extra["label"], names), []
+        for row, c in enumerate(numbers):
+            if seen[c] < len(wanted[c]) and wanted[c][seen[c]]:
+                rows.append(row)
+            seen[c] += 1
+        for held, part in zip(tf.nest.flatten(inputs), tf.nest.flatten(x)):
+            held[count : count + len(rows)] = part.numpy()[rows]
+        classes[count : count + len(rows)] = numbers[rows]
+        count += len(rows)
+    if count < len(positions):
+        raise BadInput(
+            "the training set held fewer examples of a class when it was read again: it must hold "
+            "the same examples on every pass, in whatever order"
+        )
+    return inputs, classes
 
 
 def _with_head(network, spec, classes):
@@ -190,7 +205,7 @@ def trainable_copy(encoder):
     copy = _cloned(encoder)
     if copy is not None:
         copy.set_weights(encoder.get_weights())
-        copy.trainable = True
+        unfreeze(copy)
         yield copy
         return
     if isinstance(encoder, keras.layers.Layer):
@@ -202,14 +217,25 @@ def trainable_copy(encoder):
             "fine-tuning needs an encoder with trainable weights: a Keras model, or a SavedModel "
             "that tfssl exported"
         )
-    before, frozen = [v.numpy() for v in variables], not network.trainable
+    before = [v.numpy() for v in variables]
+    flags = [(part, part.trainable) for part in [*network.weights, *network._flatten_layers()]]
     try:
-        network.trainable = True
+        unfreeze(network)
         yield network
     finally:
-        network.trainable = not frozen
+        for part, flag in flags:
+            # A layer's own setter would pass the flag on to the layers inside.
+            name = "_trainable" if isinstance(part, keras.layers.Layer) else "trainable"
+            setattr(part, name, flag)
         for variable, value in zip(variables, before):
             variable.assign(value)
+
+
+def unfreeze(network):
+    """Every layer trains, however deep inside; weights that never train (statistics) stay so."""
+    # One by one: setting a flag that is True already reaches no layer inside.
+    for layer in network._flatten_layers():
+        layer.trainable = True
 
 
 @contextlib.contextmanager

@@ -22,9 +22,10 @@ def knn(encoder, train, test, k=20, temperature=0.07, seed=0, **reading):
 
     Returns:
         dict: `top1` (a share) with `top1_low` and `top1_high` (95 %, bootstrap over test
-        examples), `mean_per_class`, the `k` that was used, `temperature`, `train_examples`,
-        `test_examples`, `classes` and, where the test set has classes without a training
-        example (always wrong), `unseen_classes`.
+        examples), `mean_per_class`, where there are at least five training classes `top5` (the
+        class is among the five with most votes, and has one), the `k` that was used,
+        `temperature`, `train_examples`, `test_examples`, `classes` and, where the test set has
+        classes without a training example (always wrong), `unseen_classes`.
 
     Raises:
         BadInput: a set without labels or examples, one training class only, features not finite.
@@ -35,9 +36,11 @@ def knn(encoder, train, test, k=20, temperature=0.07, seed=0, **reading):
         )
     x, y, queries, truth, names = features.labelled(encoder, train, test, **reading)
     same = test is train
-    predicted = metrics.weighted_knn(x, y, queries, k, temperature, leave_out=same)
+    best, votes = metrics.ranked_knn(x, y, queries, 5, k, temperature, leave_out=same)
+    among = ((best == truth[:, None]) & (votes > 0)).any(axis=1)
     return {
-        **scores(predicted, truth, seed),
+        **scores(best[:, 0], truth, seed),
+        **({"top5": float(among.mean())} if best.shape[1] == 5 else {}),
         "k": min(k, len(x) - same),
         "temperature": temperature,
         **counts(y, truth, names),

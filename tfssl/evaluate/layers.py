@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfssl.errors import BadInput
 from tfssl.evaluate import features
+from tfssl.evaluate.knn import counts
 from tfssl.evaluate.linear import PENALTIES, fit
 
 # (side of the map, channels): (kernel, stride, padding) of the average pooling that brought it to
@@ -68,7 +69,8 @@ def layers(
     Returns:
         dict: for every tap, in the network's order, `<tap>_top1`, `<tap>_top1_low`,
         `<tap>_top1_high`, `<tap>_C` and `<tap>_dimensions`; then `taps` (how many), `dimensions`,
-        `standardised`, `validation`, `train_examples`, `test_examples`, `classes`.
+        `pooling`, `C_from`, `standardised`, `validation`, `iterations`, `train_examples`,
+        `test_examples`, `classes`.
 
     Raises:
         BadInput: an encoder without taps, an unknown pooling, and all that `linear` raises.
@@ -85,13 +87,14 @@ def layers(
         for metric in ("top1", "top1_low", "top1_high", "C"):
             result[f"{tap}_{metric}"] = last[metric]
         result[f"{tap}_dimensions"] = gallery[tap].shape[1]
-    settings = ("standardised", "validation", "train_examples", "test_examples", "classes")
+    settings = ("C_from", "standardised", "validation", "iterations")
     return {
         **result,
         "taps": len(gallery),
         "dimensions": dimensions,
         "pooling": pooling,
         **{name: last[name] for name in settings},
+        **counts(y, truth, names),
     }
 
 

@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl.evaluate import features
+from tfssl.evaluate import features, order
 from tfssl.evaluate.knn import counts
 from tfssl.evaluate.layers import pooled_taps, tap_features
 from tfssl.evaluate.linear import batch_norm, ranked, settle
 
 # The published runs last 140,000 iterations; the rate falls to a tenth after these shares of them.
 _DROPS = (40 / 140, 80 / 140, 120 / 140)
-# Bytes of pooled features that are kept between epochs.
+# Bytes of pooled features that are held at a time.
 _MEMORY = 2**30
 
 
@@ -42,7 +42,9 @@ def layers_sgd(
 
     Args:
         encoder: a Keras model with tap layers, or a SavedModel with a `representation` signature.
-        train, test: labelled examples, in any form that `features.extract` reads.
+        train, test: labelled examples, in any form that `features.extract` reads. Features of more
+            than 1 GiB are computed anew in every epoch: arrays and datasets with a `gather` are
+            then read in a new order each time; other datasets should come mixed, not by class.
         iterations, learning_rate, weight_decay, nesterov, batch_size: of the probes.
         dimensions: most values per example and tap.
         pooling: see `pooled`.
@@ -57,29 +59,29 @@ def layers_sgd(
     Raises:
         BadInput: an encoder without taps, an unknown pooling, sets that `linear_sgd` refuses.
     """
-    run, order = pooled_taps(encoder, dimensions, pooling)
+    run, in_order = pooled_taps(encoder, dimensions, pooling)
     how = dict(label=label, pooling=pooling, **reading)
     queries, test_labels = tap_features(encoder, test, dimensions, **how)
     y, truth, names = features.number(features.read_labels(train, label), test_labels)
     spec = {tap: tf.TensorSpec([None, values.shape[1]]) for tap, values in queries.items()}
 
-    def compute():
-        for x, _, where in features.batches(encoder, train, label=label, **reading):
-            classes = y[where]
-            yield run(x), classes
+    def read(examples):
+        for x, extra, _ in features.batches(encoder, examples, label=label, **reading):
+            classes = features.numbered(extra["label"], names)
+            yield _arrays(run(x)), classes
             if flip and not isinstance(x, dict) and x.shape.rank == 4:
-                yield run(tf.reverse(x, [2])), classes
+                yield _arrays(run(tf.reverse(x, [2]))), classes
 
-    data = tf.data.Dataset.from_generator(
-        compute, output_signature=(spec, tf.TensorSpec([None], tf.int64))
-    ).unbatch()
     width = sum(values.shape[1] for values in queries.values())
+    batch_size = min(batch_size, len(y))
     # In memory a feature costs its four bytes; what does not fit is computed anew in every epoch.
     if 4 * width * len(y) * (2 if flip else 1) <= _MEMORY:
-        data = data.cache()
-    batch_size = min(batch_size, len(y))
-    buffer = max(batch_size, min(len(y), _MEMORY // (4 * width)))
-    data = data.shuffle(buffer, seed=seed).repeat().batch(batch_size, drop_remainder=True)
+        rows = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *read(train))
+        data = order.epochs(rows, batch_size, seed)
+    else:
+        buffer = max(batch_size, min(len(y), _MEMORY // (4 * width)))
+        row = (spec, tf.TensorSpec([None], tf.int64))
+        data = order.streamed(read, train, row, batch_size, buffer, seed)
     probes = _probes(spec, len(np.unique(y)), weight_decay, seed)
     values = [learning_rate / 10**i for i in range(len(_DROPS) + 1)]
     rate = keras.optimizers.schedules.PiecewiseConstantDecay(
@@ -97,7 +99,7 @@ def layers_sgd(
             settle(layer, iterations)
     logits = probes.predict(queries, batch_size=256, verbose=0)
     result = {}
-    for tap in order(spec):
+    for tap in in_order(spec):
         found = ranked(logits[tap], np.arange(len(np.unique(y))), truth, seed)
         for metric in ("top1", "top1_low", "top1_high"):
             result[f"{tap}_{metric}"] = found[metric]
@@ -110,10 +112,15 @@ def layers_sgd(
         "iterations": iterations,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
+        "nesterov": nesterov,
         "batch_size": batch_size,
         "flip": flip,
         **counts(y, truth, names),
     }
+
+
+def _arrays(taps):
+    return {tap: values.numpy() for tap, values in taps.items()}
 
 
 def _probes(spec, classes, weight_decay, seed):

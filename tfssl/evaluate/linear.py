@@ -6,12 +6,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl.evaluate import features
+from tfssl.evaluate import features, order
 from tfssl.evaluate.knn import counts, scores
 
 # scikit-learn's C = 1 / lambda of  sum_i CE_i + (lambda / 2) |W|^2; the bias is not penalised
 # there either. On standardised features the best C moves little, so a short grid serves.
 PENALTIES = tuple(10.0**exponent for exponent in (-4, -3, -2, -1, 0, 1))
+# Where nothing can be held out to choose by: the grid's middle and scikit-learn's own default.
+DEFAULT_PENALTY = 1.0
 # Of the probes' batch norm, as published. Keras' own 1e-3 is more than the whole variance of many
 # features that are averages over a map, and would shrink them away.
 EPSILON, MOMENTUM = 1e-5, 0.9
@@ -34,8 +36,8 @@ def linear(
     """Multinomial logistic regression by L-BFGS on frozen features (Kornblith et al., CVPR 2019).
 
     Features are standardised with the training set's mean and deviation. C is the one that does
-    best on a part of the training set held out by class (five such parts below 1,000 examples);
-    then all of the training set is fitted.
+    best on a part of the training set held out by class (five such parts below 1,000 examples), or
+    1 where every class is too small to hold any out; then all of the training set is fitted.
     Departure from the paper: six decades of C instead of 45 values, as features are standardised.
 
     Args:
@@ -49,8 +51,10 @@ def linear(
 
     Returns:
         dict: `top1` with `top1_low` and `top1_high` (95 %, bootstrap over test examples), `top5`
-        where there are more than five classes, `mean_per_class`, `C`, `standardised`, `validation`
-        (the share), `validation_top1`, `train_examples`, `test_examples`, `classes`.
+        where there are more than five classes, `mean_per_class`, `C`, `C_from` (`validation`;
+        `default`, where nothing could be held out; `given`, where there was one only),
+        `standardised`, `validation` (the share), `validation_top1`, `iterations`, `train_examples`,
+        `test_examples`, `classes`.
 
     Raises:
         BadInput: a set without labels or examples, one training class only, features not finite.
@@ -62,24 +66,30 @@ def linear(
 def fit(x, y, queries, truth, names, penalties=PENALTIES, validation=0.2, iterations=500, seed=0):
     """`linear` on features [N, D] and [M, D] that are there already, classes as `number` gives."""
     penalties = sorted(penalties)
-    chosen, validation_top1 = penalties[0], None
+    chosen, validation_top1, source = penalties[0], None, "given"
     if len(penalties) > 1:
         chosen, validation_top1 = _choose(x, y, penalties, validation, iterations, seed)
+        source = "default" if validation_top1 is None else "validation"
     x, queries = standardised(x, queries)
     model = regression(x, y, chosen, iterations)
     logits = model.decision_function(queries)
     return {
         **ranked(logits, model.classes_, truth, seed),
         "C": chosen,
+        "C_from": source,
         "standardised": True,
         "validation": validation,
+        "iterations": iterations,
         **({} if validation_top1 is None else {"validation_top1": validation_top1}),
         **counts(y, truth, names),
     }
 
 
 def _choose(x, y, penalties, validation, iterations, seed):
-    """(the best C, its share of right ones among the held out); the smallest C among equals."""
+    """(the best C, its share of right ones among the held out); the smallest C among equals.
+
+    (`DEFAULT_PENALTY`, None) where nothing can be held out.
+    """
     right, splits = np.zeros(len(penalties)), []
     for i in range(1 if len(y) >= _FEW else _FEW_SPLITS):
         fitting, held_out = held_out_split(y, validation, seed + i)
@@ -87,7 +97,7 @@ def _choose(x, y, penalties, validation, iterations, seed):
             parts = standardised(x[fitting], x[held_out])
             splits.append((parts, y[fitting], y[held_out], []))
     if not splits:
-        return penalties[0], None
+        return DEFAULT_PENALTY, None
     count = sum(len(truth) for _, _, truth, _ in splits)
     for i, penalty in enumerate(penalties):
         for (fitted, held_out), classes, truth, models in splits:
@@ -189,9 +199,11 @@ def linear_sgd(
         encoder: anything callable on a batch (see `features.extract`).
         train, test: labelled examples, in any form that `features.extract` reads.
         epochs, learning_rate, batch_size: of the probe.
-        cache: keep the training features in memory after the first epoch; without it they are
-            computed anew in every epoch and only `buffer` of them are held.
-        buffer: features that are shuffled at a time.
+        cache: keep the training features in memory and mix all of them in every epoch; without it
+            they are computed anew in every epoch and only `buffer` of them are held. Arrays and
+            datasets with a `gather` are then read in a new order each time; other datasets should
+            come mixed, as a buffer cannot mend an order by class.
+        buffer: features that are shuffled at a time without `cache`.
         seed: of the initial weights, the order and the bootstrap.
         label, **reading: `key`, `size` of `features.extract`.
 
@@ -204,26 +216,24 @@ def linear_sgd(
         BadInput: a set without labels or examples, one training class only, features not finite.
     """
     queries = features.extract(encoder, test, label=label, **reading)
-    y, truth, names = features.number(features.read_labels(train, label), queries.labels)
-    call = features.inference(encoder)
-    width = queries.features.shape[1]
+    if cache or isinstance(train, features.Features):
+        gallery = features.extract(encoder, train, label=label, **reading)
+        y, truth, names = features.number(gallery.labels, queries.labels)
+        batch_size = min(batch_size, len(y))
+        data = order.epochs((gallery.features, y), batch_size, seed)
+    else:
+        y, truth, names = features.number(features.read_labels(train, label), queries.labels)
+        batch_size = min(batch_size, len(y))
+        call = features.inference(encoder)
 
-    def compute():
-        for x, _, where in features.batches(encoder, train, label=label, **reading):
-            vectors = call(x)["features"]
-            features.check_finite(np.asarray(vectors))
-            yield vectors, y[where]
+        def read(examples):
+            for x, extra, _ in features.batches(encoder, examples, label=label, **reading):
+                vectors = np.asarray(call(x)["features"])
+                features.check_finite(vectors)
+                yield vectors, features.numbered(extra["label"], names)
 
-    data = tf.data.Dataset.from_generator(
-        compute,
-        output_signature=(
-            tf.TensorSpec([None, width], tf.float32),
-            tf.TensorSpec([None], tf.int64),
-        ),
-    ).unbatch()
-    data = data.cache() if cache else data
-    batch_size = min(batch_size, len(y))
-    data = data.shuffle(min(buffer, len(y)), seed=seed).batch(batch_size, drop_remainder=True)
+        spec = (tf.TensorSpec([None, queries.features.shape[1]]), tf.TensorSpec([None], tf.int64))
+        data = order.streamed(read, train, spec, batch_size, min(buffer, len(y)), seed)
     steps = len(y) // batch_size
     trained = len(np.unique(y))
     probe = keras.Sequential(
@@ -242,8 +252,7 @@ def linear_sgd(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    data = data.repeat().prefetch(2)
-    probe.fit(data, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
+    probe.fit(data.prefetch(2), epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
     settle(probe.layers[0], epochs * steps)
     logits = features.extract(probe, queries.features).features
     return {

@@ -25,7 +25,8 @@ def low_label(
     MNIST with 100 labels is its usual form: ten of each digit, at least ten draws, all test
     examples (Exemplar networks, the ladder network and their successors report it so). Draw i
     follows `seed + i` alone. The classifier is that of `linear`: features standardised and C chosen
-    by cross-validation, both within the labels drawn; no other label is looked at.
+    by cross-validation, both within the labels drawn; no other label is looked at. With one or two
+    labels of each class nothing can be held out, and C is 1, scikit-learn's default.
 
     Args:
         encoder: anything callable on a batch (see `features.extract`).
@@ -38,8 +39,9 @@ def low_label(
 
     Returns:
         dict: `top1`, the mean over draws, with `top1_low` and `top1_high` (95 %, bootstrap over
-        draws), `error_mean`, `error_std` (over draws, n - 1), `errors` (one a draw), `per_class`,
-        `draws`, `labels` (how many a draw has), `train_examples` (there to draw from),
+        draws), `error_mean`, `error_std` (over draws, n - 1), `errors` (one a draw), `C_by_draw`,
+        `C_from` (as in `linear`), `per_class`, `draws`, `labels` (how many a draw has),
+        `standardised`, `validation`, `iterations`, `train_examples` (there to draw from),
         `test_examples`, `classes`.
 
     Raises:
@@ -50,7 +52,7 @@ def low_label(
             f"at least one label a class and one draw are needed, not {per_class} and {draws}"
         )
     x, y, queries, truth, names = features.labelled(encoder, train, test, **reading)
-    errors, used = [], 0
+    errors, penalties_used, found, used = [], [], {}, 0
     for draw in range(draws):
         chosen = drawn(y, per_class, seed + draw)
         found = fit(
@@ -61,6 +63,7 @@ def low_label(
             seed + draw,
         )
         errors.append(1 - found["top1"])
+        penalties_used.append(found["C"])
         used = len(chosen)
     errors = np.array(errors)
     return {
@@ -68,9 +71,12 @@ def low_label(
         "error_mean": float(errors.mean()),
         "error_std": float(errors.std(ddof=1)) if draws > 1 else 0.0,
         "errors": errors.tolist(),
+        "C_by_draw": penalties_used,
+        "C_from": found["C_from"],
         "per_class": per_class,
         "draws": draws,
         "labels": used,
+        **{name: found[name] for name in ("standardised", "validation", "iterations")},
         **counts(y, truth, names),
     }
 

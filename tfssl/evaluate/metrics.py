@@ -29,6 +29,16 @@ def weighted_knn(train, train_labels, test, k=20, temperature=0.07, leave_out=Fa
 
     Source: Wu et al. 2018 (instance discrimination), section 3.4.
     """
+    return ranked_knn(train, train_labels, test, 1, k, temperature, leave_out)[0][:, 0]
+
+
+def ranked_knn(train, train_labels, test, most, k=20, temperature=0.07, leave_out=False):
+    """The `most` labels with most votes (all labels, if there are fewer), as `weighted_knn` votes.
+
+    Returns:
+        (labels [M, most], votes float [M, most]), most votes first, of equal ones the smaller label
+        first. A vote of the nearest neighbour counts 1; labels that no neighbour has get 0.
+    """
     train, test = _unit(train), _unit(test)
     labels, codes = np.unique(np.asarray(train_labels), return_inverse=True)
     _require(k >= 1, f"k is the number of neighbours, at least 1, not {k}.")
@@ -47,17 +57,20 @@ def weighted_knn(train, train_labels, test, k=20, temperature=0.07, leave_out=Fa
     )
     k = min(int(k), len(train) - bool(leave_out))
     rows = max(1, _BLOCK // len(train))
-    votes = []
+    most = min(most, len(labels))
+    best, votes = [np.zeros([0, most], np.int64)], [np.zeros([0, most])]
     for start in range(0, len(test), rows):
         similarity = test[start : start + rows] @ train.T
         if leave_out:
             within = np.arange(len(similarity))
             similarity[within, start + within] = -np.inf
-        votes.append(_vote(similarity, codes, len(labels), k, temperature))
-    return labels[np.concatenate(votes)] if votes else labels[:0]
+        found = _votes(similarity, codes, len(labels), k, temperature)
+        best.append(np.argsort(-found, axis=1, kind="stable")[:, :most])
+        votes.append(np.take_along_axis(found, best[-1], axis=1))
+    return labels[np.concatenate(best)], np.concatenate(votes)
 
 
-def _vote(similarity, codes, classes, k, temperature):
+def _votes(similarity, codes, classes, k, temperature):
     bound = np.partition(similarity, -k, axis=1)[:, -k][:, None]  # the k-th best of each row
     chosen = similarity >= bound
     # Equal similarities at the border make more than k: there the earlier rows are taken.
@@ -73,7 +86,7 @@ def _vote(similarity, codes, classes, k, temperature):
     weights = np.exp((similarity[queries, neighbours] - best) / temperature)
     slots = queries * classes + codes[neighbours]
     votes = np.bincount(slots, weights, minlength=len(similarity) * classes)
-    return votes.reshape(-1, classes).argmax(1)
+    return votes.reshape(-1, classes)
 
 
 def retrieval(similarity):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfssl.errors import BadInput
 from tfssl.evaluate import features, metrics
 from tfssl.evaluate.layers import pooled_taps
+from tfssl.evaluate.svm import unit
 
 # Ten decades and sixteen powers of two (Goyal et al., ICCV 2019, appendix): 26 values.
 PENALTIES = tuple(sorted([10.0**e for e in range(-7, 3)] + [2.0**-e for e in range(4, 20)]))
@@ -53,8 +54,10 @@ def voc07(
 
     Returns:
         dict: `mAP` (area) and `mAP_11point` over the classes with a positive in both sets,
-        `ap_by_class` (area, None for others), `C` (a list by class), `folds`, `positive_weight`,
-        `train_examples`, `test_examples`, `classes`.
+        `ap_by_class` (area, None for others), `C` and `folds` (lists by class, None for others; 0
+        folds where C was not chosen by cross-validation), `positive_weight`, `tap`, `dimensions`
+        and `pooling` (of the tap's map, if one is named), `size`, `train_examples`,
+        `test_examples`, `classes`.
 
     Raises:
         BadInput: data without several labels, no class with positives, features not finite.
@@ -66,9 +69,7 @@ def voc07(
     how = dict(tap=tap, dimensions=dimensions, pooling=pooling, size=size, **reading)
     (x, y), (queries, truth) = (tables(encoder, part, **how) for part in (train, test))
     y, truth = as_wide(y, truth)
-    x, queries = (
-        part / (np.linalg.norm(part, axis=1, keepdims=True) + 1e-5) for part in (x, queries)
-    )
+    x, queries = unit(x), unit(queries)
 
     def machine(penalty):
         return LinearSVC(
@@ -80,7 +81,7 @@ def voc07(
             random_state=seed,
         )
 
-    areas, elevenths, chosen = [], [], []
+    areas, elevenths, chosen, used = [], [], [], []
     for label in range(y.shape[1]):
         asked, there = y[:, label] >= 0, truth[:, label] >= 0
         classes = y[asked, label]
@@ -89,13 +90,15 @@ def voc07(
             areas.append(np.nan)
             elevenths.append(np.nan)
             chosen.append(None)
+            used.append(None)
             continue
         with warnings.catch_warnings():
             # An unfinished fit at a weak penalty is scored like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            best = sorted(penalties)[0]
+            best, parts = sorted(penalties)[0], 0
             if len(penalties) > 1 and rarest > 1:
-                cut = StratifiedKFold(int(min(folds, rarest)))
+                parts = int(min(folds, rarest))
+                cut = StratifiedKFold(parts)
                 found = [
                     cross_val_score(
                         machine(c), x[asked], classes, cv=cut, scoring="average_precision"
@@ -107,6 +110,7 @@ def voc07(
         areas.append(metrics.average_precision(margins, truth[there, label]))
         elevenths.append(metrics.average_precision(margins, truth[there, label], "11point"))
         chosen.append(best)
+        used.append(parts)
     if np.isnan(areas).all():
         raise BadInput("no class has a positive example in both sets: check the splits' labels")
     return {
@@ -114,8 +118,12 @@ def voc07(
         "mAP_11point": float(np.nanmean(elevenths)),
         "ap_by_class": [None if np.isnan(value) else float(value) for value in areas],
         "C": chosen,
-        "folds": folds,
+        "folds": used,
         "positive_weight": positive_weight,
+        "tap": tap,
+        "dimensions": dimensions,
+        "pooling": pooling,
+        "size": size,
         "train_examples": len(x),
         "test_examples": len(queries),
         "classes": y.shape[1],
