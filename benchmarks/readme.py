@@ -60,8 +60,8 @@ def augmentation():
         *rows,
         "",
         f"Images a second on {found['cores']} cores, decoded, in memory; medians of "
-        f"{found['rounds']} alternating rounds, the ratio that of the rounds' ratios (they differed "
-        "by up to a factor of four): `python benchmarks/augmentation.py --peer PYTHON`.",
+        f"{found['rounds']} alternating rounds, the ratio that of the rounds' ratios, which differ "
+        "by up to a factor of four: `python benchmarks/augmentation.py --peer PYTHON`.",
     ]
 
 

@@ -212,6 +212,17 @@ def test_notes_beside_an_artefact_do_no_harm(exported):
     tfssl.load(exported)
 
 
+def test_what_was_frozen_is_published_to_be_fine_tuned(tmp_path):
+    encoder = small()
+    next(layer for layer in encoder.layers if layer.weights).trainable = False
+    count = len(small().trainable_variables)
+    assert len(encoder.trainable_variables) < count
+    tfssl.export(encoder, tmp_path / "x")
+    assert len(tfssl.load(tmp_path / "x").trainable_variables) == count
+    assert len(tfssl.load(tmp_path / "x" / "encoder.keras").trainable_variables) == count
+    assert not tfssl.load(tmp_path / "x" / "encoder.keras", trainable=False).trainable_variables
+
+
 def test_an_address_that_nobody_answers_is_named():
     with pytest.raises(BadInput, match=r"127\.0\.0\.1:9/x cannot be fetched"):
         tfssl.load("http://127.0.0.1:9/x")

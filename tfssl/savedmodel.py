@@ -101,7 +101,9 @@ def load(path, trainable=True):
     except (OSError, ValueError, TypeError) as error:  # Keras reads no Lambda, no unknown class
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{path} cannot be opened by Keras ({reason}).") from error
-    model.trainable = trainable
+    model.trainable = False
+    if trainable:
+        encoders.unfreeze(model)
     return model
 
 
@@ -223,7 +225,7 @@ def _in_float32(encoder):
         keras.config.set_dtype_policy(policy)
     for new, old in zip(copy.variables, source.variables):
         new.assign(keras.ops.convert_to_numpy(keras.ops.cast(old, new.dtype)))
-    copy.trainable = True
+    encoders.unfreeze(copy)
     return copy
 
 

@@ -186,3 +186,10 @@ def _foreign_taps(model):
 def _with_sizes(tensor):
     shape = [2 if i == 0 else size or _PROBE for i, size in enumerate(tensor.shape)]
     return keras.KerasTensor(shape, dtype=tensor.dtype)
+
+
+def unfreeze(network):
+    """Every layer trains, however deep inside; weights that never train (statistics) stay so."""
+    # One by one: setting a flag that is True already reaches no layer inside.
+    for layer in network._flatten_layers():
+        layer.trainable = True

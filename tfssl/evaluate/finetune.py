@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfssl import encoders
 from tfssl.errors import BadInput
 from tfssl.evaluate import features, order
 from tfssl.evaluate.knn import counts
@@ -205,7 +206,7 @@ def trainable_copy(encoder):
     copy = _cloned(encoder)
     if copy is not None:
         copy.set_weights(encoder.get_weights())
-        unfreeze(copy)
+        encoders.unfreeze(copy)
         yield copy
         return
     if isinstance(encoder, keras.layers.Layer):
@@ -220,7 +221,7 @@ def trainable_copy(encoder):
     before = [v.numpy() for v in variables]
     flags = [(part, part.trainable) for part in [*network.weights, *network._flatten_layers()]]
     try:
-        unfreeze(network)
+        encoders.unfreeze(network)
         yield network
     finally:
         for part, flag in flags:
@@ -229,13 +230,6 @@ def trainable_copy(encoder):
             setattr(part, name, flag)
         for variable, value in zip(variables, before):
             variable.assign(value)
-
-
-def unfreeze(network):
-    """Every layer trains, however deep inside; weights that never train (statistics) stay so."""
-    # One by one: setting a flag that is True already reaches no layer inside.
-    for layer in network._flatten_layers():
-        layer.trainable = True
 
 
 @contextlib.contextmanager
