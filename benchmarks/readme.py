@@ -83,18 +83,25 @@ def shortcuts():
     import audit
 
     found = read("audit.json")
-    budgets = ", ".join(
-        f"`{one['method']}` {one['steps']} steps of {one['arguments']['batch_size']} with "
-        f"{one['arguments']['encoder']} and {one['seeds']} seed{'s' * (one['seeds'] > 1)}"
-        for one in found
-    )
+    budgets = ", ".join(map(budget, found))
     return [
         *audit.lines(found),
         "",
-        f"Accuracy of the pretext in percent on {found[0]['held_out_examples']} examples held out: "
-        f"{budgets}. Alone: on textures without content. Probe: linear, on the pictures as they "
-        "are. `python benchmarks/audit.py`.",
+        "Accuracy of the pretext in percent, where it has one, else its loss, on up to "
+        f"{max(one['held_out_examples'] for one in found)} examples held out: {budgets}. Alone: on "
+        "textures without content. Probe: linear, on the data as they are. "
+        "`python benchmarks/audit.py`.",
     ]
+
+
+def budget(audited):
+    """What each training of an audit was."""
+    arguments, seeds = audited["arguments"], audited["seeds"]
+    network = f" with {arguments['encoder']}" if arguments.get("encoder") else ""
+    return (
+        f"`{audited['method']}` {audited['steps']} steps of {arguments['batch_size']}{network} and "
+        f"{seeds} seed{'s' * (seeds > 1)}"
+    )
 
 
 def read(name):
