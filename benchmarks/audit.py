@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 
+from tfssl.cli import laboratory
+
 HERE = pathlib.Path(__file__).resolve().parent
 # Where each kind is trained once, the intervals are those of the held-out batches alone.
 AUDITS = {
@@ -84,9 +86,7 @@ def row(method, metric, cue, role):
 def seen(cue, role):
     if role == "with":
         return cue["verdict"]
-    if role not in cue["alone"]:  # textures make no sound
-        return ""
-    return "the cue still shows" if cue["alone"][role]["gained"] else "takes it out"
+    return laboratory.fixed(cue["alone"], role)
 
 
 def main():

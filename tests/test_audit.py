@@ -23,7 +23,8 @@ TINY = (*TINY, "--steps", "2", "--seeds", "1", "--quiet")
 
 
 def test_an_audit_writes_a_table_a_json_file_and_a_picture(tmp_path):
-    words = ("--cue", "border=0.1", "--out", tmp_path / "out", "--json", tmp_path / "copy.json")
+    words = ("--cue", "border=0.1", "--encoder", "conv4", "--out", tmp_path / "out")
+    words = (*words, "--json", tmp_path / "copy.json")
     done = command_line.call("audit", "image.rotation", *TINY, *words)
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "out" / "audit.json").read_text())
@@ -265,3 +266,11 @@ def test_relative_position_is_solved_by_a_lens_and_both_fixes_take_that_away(tmp
 def test_an_unknown_guard_is_refused(tmp_path):
     words = ("audit", "image.relative_position", *TINY, "--set", "guard=dorp", "--cue", "border")
     command_line.refused(*words, "--out", tmp_path, naming=["dorp", "drop"])
+
+
+def test_a_fix_is_judged_only_where_the_cue_showed():
+    shown, hidden = {"gained": True}, {"gained": False}
+    assert laboratory.fixed({"with": shown, "removed": hidden}, "removed") == "takes it out"
+    assert laboratory.fixed({"with": shown, "removed": shown}, "removed") == "the cue still shows"
+    assert laboratory.fixed({"with": hidden, "removed": hidden}, "removed") == ""
+    assert laboratory.fixed({}, "removed") == ""

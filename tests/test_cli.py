@@ -16,7 +16,7 @@ from tfssl import encoders, savedmodel, zoo
 from tfssl.cli import options
 from tfssl.errors import BadInput
 
-SIMCLR = ("pretrain", "image.simclr", *TINY)
+SIMCLR = ("pretrain", "image.simclr", *TINY, "--encoder", "conv4")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from tfssl.cli.console import callers_fault
 
-SIMCLR = ("pretrain", "image.simclr", *TINY)
+SIMCLR = ("pretrain", "image.simclr", *TINY, "--encoder", "conv4")
 
 
 @pytest.fixture

@@ -390,6 +390,13 @@ def verdict(row, metric):
     return "helps on this data" if helped else "no help seen"
 
 
+def fixed(alone, role):
+    """What a fix does to a cue, in a few words; "" where textures did not show the cue at all."""
+    if not alone.get("with", {}).get("gained") or role not in alone:
+        return ""
+    return "the cue still shows" if alone[role]["gained"] else "takes it out"
+
+
 def table(found):
     """The results as a table of text, a line a cue and one more for each fix."""
     from rich import box
@@ -428,8 +435,7 @@ def table(found):
             if role == "removed" or role.startswith("with, "):
                 name = row["remedy"] if role == "removed" else role.removeprefix("with, ")
                 base = "without" if role == "removed" else f"without, {name}"
-                left = alone.get(role, {}).get("gained")
-                said = "" if left is None else "the cue still shows" if left else "takes it out"
+                said = fixed(alone, role)
                 grid.add_row(
                     f"  fix: {name}", value(pretext, base), value(pretext, role),
                     change(pretext[role]), value(alone, base), value(alone, role),
