@@ -58,3 +58,19 @@ def little_garbage():
     """What outlives a module of tests is for good: looking through it at each test takes long."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def machines(monkeypatch):
+    """The settings of every linear SVM that the test fits, in order."""
+    from sklearn import svm
+
+    fitted = []
+
+    class Recorded(svm.LinearSVC):
+        def fit(self, *data):
+            fitted.append(self.get_params())
+            return super().fit(*data)
+
+    monkeypatch.setattr(svm, "LinearSVC", Recorded)
+    return fitted

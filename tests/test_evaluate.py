@@ -290,20 +290,10 @@ def test_results_name_the_settings_that_made_them(tiny, digits):
     assert result["nesterov"] is True and result["iterations"] == 2
 
 
-def test_the_support_vector_machines_are_solved_in_the_dual(monkeypatch):
-    from sklearn import svm
-
-    built = []
-
-    class Recorded(svm.LinearSVC):
-        def fit(self, *data):
-            built.append(self.get_params())
-            return super().fit(*data)
-
-    monkeypatch.setattr(svm, "LinearSVC", Recorded)
+def test_the_support_vector_machines_are_solved_in_the_dual(machines):
     evaluate.svm(identity, blobs(80), blobs(50), penalties=[0.1, 1.0])
-    assert len(built) == 2 * 3 + 1
-    for settings in built:
+    assert len(machines) == 2 * 3 + 1
+    for settings in machines:
         assert settings["dual"] is True and settings["loss"] == "squared_hinge"
         assert settings["tol"] == 1e-4 and settings["max_iter"] == 2000
 
