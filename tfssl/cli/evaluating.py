@@ -66,8 +66,7 @@ def evaluate(
     artefact = Artefact(encoder)
     of_suite = "transfer" in names and parts[1] == "test" and in_suite(source)
     on_classes = [name for name in names if name in ON_CLASSES and data]
-    if of_suite:
-        on_classes = [name for name in on_classes if name != "transfer"]
+    on_classes = [name for name in on_classes if not (of_suite and name == "transfer")]
     train = test = None
     if on_classes or "supervised" in protocol:
         train, test = (
