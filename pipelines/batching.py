@@ -4,8 +4,8 @@ import functools
 
 import tensorflow as tf
 
+from tfssl.pipelines.datasets import untuned
 from tfssl.pipelines.errors import BadInput
-from tfssl.pipelines.untuned import untuned
 
 # What a method may see of an example. Everything else is annotation.
 UNLABELLED = frozenset(
@@ -87,7 +87,9 @@ def evaluation(ds, batch_size, size=None):
         size: side in pixels to which images and frames are resized.
 
     Returns:
-        Dataset of dicts: images and frames float32 in [0, 1], everything else as it was.
+        Dataset of dicts: images and frames float32 in [0, 1], everything else as it was. Of a `ds`
+        with a `gather` (positions [B] -> batch of examples) it has one too, and `examples`, how
+        many there are.
     """
 
     def ready(example):
@@ -100,8 +102,13 @@ def evaluation(ds, batch_size, size=None):
                 example[key] = pixels
         return example
 
-    ds = ds.map(ready, num_parallel_calls=tf.data.AUTOTUNE)
-    return untuned(ds.batch(batch_size if _is_uniform(ds) else 1).prefetch(tf.data.AUTOTUNE))
+    each = ds.map(ready, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = each.batch(batch_size if _is_uniform(each) else 1)
+    batches = untuned(batches.prefetch(tf.data.AUTOTUNE))
+    if hasattr(ds, "gather"):
+        batches.examples = ds.cardinality()
+        batches.gather = lambda at: ready(ds.gather(at))
+    return batches
 
 
 def multitask(tasks):

@@ -81,6 +81,7 @@ def test_views_follow_the_seed_and_nothing_else(name):
 def test_it_trains_in_sixteen_bits(name, policy):
     keras.config.set_dtype_policy(policy)
     run = zoo_runs.tiny_run(name, epochs=1, stream=zoo_runs.kept)
+    run.model.run_eagerly = bool(int(__import__("os").environ.get("EAG", "0")))
     history = run.fit(verbose=0, callbacks=[Health(run.dataset)]).history
     assert "health_std" in history, "what it trains on shows nothing of its encoder"
     assert all(math.isfinite(value) for values in history.values() for value in values)
@@ -139,7 +140,7 @@ def test_what_it_publishes_survives_the_way_out_and_back(name, tmp_path):
 def test_two_replicas_equal_one(name, two_replicas):
     batch = zoo_runs.examples(name)
 
-    def trained():
+    def trained(eagerly):
         one_group = zoo_runs.ONE_GROUP.get(name, {})
         run = zoo_runs.tiny_run(name, batch, stream=zoo_runs.kept, **one_group)
         if run.model.optimizer is None:
@@ -148,15 +149,15 @@ def test_two_replicas_equal_one(name, two_replicas):
         # Plain gradient descent, so that gradients show as they are: Adam would hide their scale.
         players = {"critic_optimizer": keras.optimizers.SGD(0.1)}
         players = players if isinstance(run.model, tfssl.Adversarial) else {}
-        run.model.compile(keras.optimizers.SGD(0.1), **players)
+        run.model.compile(keras.optimizers.SGD(0.1), run_eagerly=eagerly, **players)
         history = run._replace(dataset=run.dataset.endless()).fit(
             verbose=0, steps_per_epoch=1, epochs=1
         )
         return before, zoo_runs.weights(run.model), history.history["loss"][0]
 
-    start, one, loss = trained()
+    start, one, loss = trained(eagerly=bool(int(__import__("os").environ.get("EAG", "0"))))
     with two_replicas.scope():
-        start_of_two, two, loss_of_two = trained()
+        start_of_two, two, loss_of_two = trained(eagerly=False)
     assert zoo_runs.same(start, start_of_two)
     np.testing.assert_allclose(loss_of_two, loss, rtol=1e-4)
     for before, a, b in zip(start, one, two):

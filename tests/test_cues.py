@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfssl.pipelines import datasets
 from tfssl.pipelines.augment import cues
 from tfssl.pipelines.sources import world
 
@@ -245,7 +246,7 @@ def test_a_source_keeps_its_random_access_when_a_cue_is_laid_over_it():
 
     source = load("world:n=6,size=32", keys=("image", "index"))
     cue = cues.CUES["black_frame"]
-    put = cues.laid(source, lambda e: cues.changed(e, (cue.keys, cue.put), cue.strength))
+    put = datasets.changed(source, lambda e: cues.changed(e, (cue.keys, cue.put), cue.strength))
     rows = np.stack([example["image"] for example in put])
     np.testing.assert_array_equal(put.gather(tf.constant([4, 1], tf.int64))["image"], rows[[4, 1]])
     assert int(put.cardinality()) == 6 and put.class_names == source.class_names

@@ -435,6 +435,7 @@ def test_data_in_the_order_of_its_classes_are_learnt_as_well_as_mixed_ones(name,
 
 def test_what_can_be_read_anywhere_is_read_whole_and_never_twice_in_one_order():
     from tfssl.evaluate.order import permuted
+    from tfssl.pipelines.batching import evaluation
 
     sizes = [np.full((2 + i % 3, 4, 3), i, np.uint8) for i in range(9)]
     ragged = tf.data.Dataset.from_generator(
@@ -446,7 +447,16 @@ def test_what_can_be_read_anywhere_is_read_whole_and_never_twice_in_one_order():
             tf.numpy_function(lambda i: sizes[i[0]][None], [at], tf.uint8), [None, None, 4, 3]
         )
     }
+    numbers = np.arange(9)
+    alike = tf.data.Dataset.from_tensor_slices({"label": numbers})
+    alike.gather = lambda at: {"label": tf.gather(numbers, at)}
+
+    def pixels(form):
+        return [round(255 * float(image[0, 0, 0])) for e in form for image in e["image"]]
+
     forms = {
+        "batches": (evaluation(alike, 4), lambda form: [n for e in form for n in e["label"]]),
+        "ragged batches": (evaluation(ragged, 4), pixels),
         "pairs": ((sizes, list(range(9))), lambda form: form[1]),
         "dict": ({"inputs": tf.range(9)}, lambda form: form["inputs"].tolist()),
         "ragged": (ragged, lambda form: [int(e["image"][0, 0, 0]) for e in form]),

@@ -148,6 +148,50 @@ def test_sounds_are_resampled_once_and_kept_as_pcm(tmp_path):
         np.testing.assert_allclose(a["audio"], b["audio"], atol=1e-4)
 
 
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_shards_give_their_sound_at_the_rate_that_is_asked_for(tmp_path, rate):
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    for i in range(3):
+        write_wav(tmp_path / "in" / f"{i}.wav", tone)
+    ingest(tmp_path / "in", tmp_path / "out")
+    sound = pipelines.load(tmp_path / "out", "all", sample_rate=rate)
+    assert sound.element_spec["audio"].shape == [rate]
+    wanted = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    for example in sound:
+        assert int(example["sample_rate"]) == rate
+        inner = slice(rate // 20, -rate // 20)  # a filter knows nothing of what lies outside
+        np.testing.assert_allclose(example["audio"][inner], wanted[inner], atol=5e-3)
+    both = sound.gather(np.array([2, 0]))
+    np.testing.assert_array_equal(both["index"], [2, 0])
+    np.testing.assert_array_equal(both["sample_rate"], [rate, rate])
+    np.testing.assert_allclose(both["audio"][0], example["audio"], atol=1e-6)
+    clips = pipelines.load(
+        "world:n=4", keys=("frames", "fps", "audio", "sample_rate"), sample_rate=rate
+    )
+    clip = next(iter(clips))
+    seconds = len(clip["frames"]) / float(clip["fps"])
+    assert len(clip["audio"]) == pytest.approx(seconds * rate, abs=1)
+
+
+def test_a_sound_encoder_gets_sounds_at_the_rate_that_it_was_made_for(tmp_path):
+    import keras
+
+    import tfssl
+
+    rate = 8000
+    keras.utils.set_random_seed(0)
+    tfssl.export(tfssl.encoders.get("audio_cnn", sample_rate=rate, width=4), tmp_path / "ears")
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    for i in range(2):
+        write_wav(tmp_path / "in" / f"{i}.wav", tone)
+    assert not call("embed", tmp_path / "ears", tmp_path / "in", "--out", tmp_path / "f.npz").code
+    found = np.load(tmp_path / "f.npz")["features"]
+    slow = pipelines.load(tmp_path / "in", "all", sample_rate=rate)
+    heard = np.stack([example["audio"] for example in slow])
+    np.testing.assert_allclose(found, tfssl.load(tmp_path / "ears")(heard), atol=1e-5)
+    assert f"sample_rate: {rate}" in (tmp_path / "ears" / "card.md").read_text()
+
+
 def test_broken_files_are_listed_with_the_same_words_as_load(tmp_path):
     for i in range(8):
         write_wav(tmp_path / "in" / f"{i}.wav", 0.5 * np.sin(np.arange(4000) * 0.3))

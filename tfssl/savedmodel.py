@@ -390,6 +390,7 @@ def _card(model, card, specs):
         **{key: None for key in _EXPECTED},
         "encoder": model.name,
         "inputs": {name: f"{spec.dtype.name} {[*spec.shape]}" for name, spec in specs.items()},
+        "sample_rate": encoders.sample_rate(model),
         "features": model.output["features"].shape[-1],
         "taps": taps,
         "parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
@@ -430,8 +431,8 @@ def _block(consumer, imports, code, names):
 _EXPECTED = ("task", "paper", "data", "call", "seed", "results", "licence")
 _USE = """\
 A pretrained encoder: normalisation and front end are inside, so it takes what the front matter
-lists under `inputs` (images and frames in [0, 1], waveforms in [-1, 1]) and returns features
-[batch, D]. `golden.npz` holds a batch with the features and taps it must give.
+lists under `inputs` (images and frames in [0, 1], waveforms in [-1, 1] at `sample_rate` Hz) and
+returns features [batch, D]. `golden.npz` holds a batch with the features and taps it must give.
 
 ## Loading
 

@@ -320,25 +320,6 @@ def changed(examples, change, strength, seed=0):
     return out
 
 
-def laid(dataset, change):
-    """A source with `change` (batch of examples -> the same) done to it, its attributes kept.
-
-    The data may be of several shapes; what can be read anywhere (`gather`) still can.
-    """
-
-    def single(example):
-        batch = change({key: value[None] for key, value in example.items()})
-        return {key: value[0] for key, value in batch.items()}
-
-    result = dataset.map(single, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    if hasattr(dataset, "gather"):
-        result.gather = lambda at: change(dataset.gather(at))
-    for attribute in ("broken", "paths", "class_names", "total"):
-        if hasattr(dataset, attribute):
-            setattr(result, attribute, getattr(dataset, attribute))
-    return result
-
-
 def _changed(images, function):
     """`function` of float pixels [N, H, W, 3] on images or clips of any type."""
     images = tf.convert_to_tensor(images)

@@ -8,14 +8,16 @@ import pathlib
 
 import tensorflow as tf
 
+from tfssl.pipelines.datasets import untuned
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import splits
 from tfssl.pipelines.sources.records import broken_report
-from tfssl.pipelines.untuned import untuned
+from tfssl.pipelines.sources.resample import at_rate
 
 __all__ = ["accepting", "broken_report", "load", "require"]
 
 EMBEDDED = ("digits", "world")
+DEFAULT_RATE = 16000  # Hz, of sound in files
 LONGEST = 600  # characters of a message
 _accepted = contextvars.ContextVar("max_broken", default=0.5)
 
@@ -38,7 +40,7 @@ def load(
     max_broken=None,
     short_side=128,
     max_frames=300,
-    sample_rate=16000,
+    sample_rate=None,
     progress=None,
 ):
     """A source of examples as an ordered, finite, unbatched tf.data.Dataset of dicts.
@@ -57,7 +59,8 @@ def load(
             `accepting` says around the call.
         short_side: videos are scaled down to this short side, in pixels; never up.
         max_frames: longer videos are cut to this number of frames, and their sound with them.
-        sample_rate: of the sound, in Hz; files are resampled to it, their channels averaged.
+        sample_rate: Hz to which all sound is resampled; channels are averaged. None: 16,000 for
+            files, and what shards, TFDS and `world` were made with.
         progress: called with (done, total) while files are looked at.
 
     Returns:
@@ -79,11 +82,12 @@ def load(
         "max_broken": _accepted.get() if max_broken is None else max_broken,
         "short_side": short_side,
         "max_frames": max_frames,
-        "sample_rate": sample_rate,
+        "sample_rate": sample_rate or DEFAULT_RATE,
         "progress": progress,
     }
     try:
-        return found(os.fspath(spec), split, tuple(keys) if keys else (), options)
+        source = found(os.fspath(spec), split, tuple(keys) if keys else (), options)
+        return plainly(source if sample_rate is None else at_rate(source, sample_rate))
     except BadInput as error:
         if len(str(error)) > LONGEST:
             raise BadInput(str(error)[: LONGEST - 3] + "...") from None
@@ -119,14 +123,19 @@ def found(spec, split, keys, options):
         from tfssl.pipelines.sources import files
 
         dataset = files.load(path, split, keys, **options)
-    source, dataset = dataset, untuned(dataset)
+    for key in keys:
+        require(dataset, key, spec)
+    return dataset
+
+
+def plainly(source):
+    """The source untuned, with all its attributes, those that it has none of empty."""
+    dataset = untuned(source)
     for attribute in ("broken", "paths", "class_names"):
         setattr(dataset, attribute, getattr(source, attribute, []))
     dataset.total = getattr(source, "total", len(dataset.paths))
     if hasattr(source, "gather"):
         dataset.gather = source.gather
-    for key in keys:
-        require(dataset, key, spec)
     return dataset
 
 

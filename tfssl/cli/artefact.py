@@ -24,6 +24,7 @@ class Artefact:
             savedmodel.verify(self.folder)
         front = self.card()
         self.size = front.get("size") or 0
+        self.sample_rate = front.get("sample_rate")
         self.key, self.frames = _takes(self.folder, front)
 
     def card(self):
@@ -128,11 +129,17 @@ def batches_of(ds, artefact, size):
     keys = [
         key for key in (artefact.key, "label", "index", "sample_rate") if key in ds.element_spec
     ]
-    ds = ds.map(lambda example: {key: example[key] for key in keys})
+
+    def select(examples):
+        return {key: examples[key] for key in keys}
+
+    kept = ds.map(select)
     if artefact.frames:
-        ds = ds.map(lambda e: {**e, "frames": middle(e["frames"], artefact.frames)})
+        kept = kept.map(lambda e: {**e, "frames": middle(e["frames"], artefact.frames)})
+    elif hasattr(ds, "gather"):
+        kept.gather = lambda at: select(ds.gather(at))
     size = (size or artefact.size or None) if artefact.key in ("image", "frames") else None
-    return batching.evaluation(ds, BATCH[artefact.key], size)
+    return batching.evaluation(kept, BATCH[artefact.key], size)
 
 
 def middle(frames, count):

@@ -226,7 +226,7 @@ def embed(
     refuse_unwritable(out.parent, f"--out {out}")
     artefact = Artefact(encoder)
     model = artefact.load()
-    ds = load(source, "all", max_broken, quiet, keys=(artefact.key,))
+    ds = load(source, "all", max_broken, quiet, (artefact.key,), artefact.sample_rate)
     tell_broken(ds, quiet)
     with _about(encoder, source):
         found = extract(model, batches_of(ds, artefact, size), key=artefact.key)
@@ -264,7 +264,7 @@ def export(
 
 def _evaluated(spec, split, artefact, size, max_broken, quiet):
     """Labelled batches of one split, as the encoder takes them."""
-    ds = load(spec, split, max_broken, quiet, keys=(artefact.key, "label"))
+    ds = load(spec, split, max_broken, quiet, (artefact.key, "label"), artefact.sample_rate)
     if split == "train":
         tell_broken(ds, quiet)
     batches = batches_of(ds, artefact, size)

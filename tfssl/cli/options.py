@@ -183,7 +183,7 @@ def strategy_of(name):
     return tf.distribute.get_strategy()
 
 
-def load(spec, split, max_broken, quiet, keys=None):
+def load(spec, split, max_broken, quiet, keys=None, sample_rate=None):
     """`pipelines.load`, with a progress bar while files are looked at."""
     from tfssl import pipelines
     from tfssl.pipelines import sources
@@ -196,4 +196,5 @@ def load(spec, split, max_broken, quiet, keys=None):
             keys,
             max_broken=max_broken,
             progress=step,
+            sample_rate=sample_rate,
         )

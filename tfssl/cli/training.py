@@ -126,10 +126,11 @@ def _train(module, record, out, quiet):
         return
     keras.config.set_dtype_policy(record["precision"])
     with strategy_of(record["strategy"]).scope():
+        run = None
         if "plan" not in record:
-            record["plan"] = _plan(module, record, quiet)
+            record["plan"], run = _plan(module, record, quiet)
             rundir.write_json(out / "run.json", record)
-        run = _planned(module, record)
+        run = run or _planned(module, record)
     plan = record["plan"]
     epochs, steps = plan["epochs"], plan["steps_per_epoch"]
     resume = callbacks.Resume(out / "checkpoints")
@@ -205,14 +206,18 @@ def unfinished(out, name):
 
 
 def _plan(module, record, quiet):
-    """How many epochs of how many steps: as asked, or as many as the minutes hold."""
+    """(plan, run): how many epochs of how many steps, as asked or as many as the minutes hold.
 
+    The run is the one that the plan asks for, or None where it must be built for other epochs.
+    """
     start = clock()
     run = build(module, record["arguments"])
     each = run.dataset.steps
     batch_size = record["arguments"].get("batch_size") or _default(module, "batch_size")
     epochs, steps = math.ceil(run.epochs), record["steps_per_epoch"] or each
+    as_planned = run if epochs == run.epochs and steps == each else None
     if record["minutes"] and run.model.optimizer is not None:  # without one there is one look
+        as_planned = None
         note("Measuring the speed, to plan the epochs...", quiet)
         stopwatch = _Stopwatch(max(3.0, 2.4 * record["minutes"]), each)  # 4 % of the time
         endless = run._replace(dataset=run.dataset.endless())
@@ -225,12 +230,13 @@ def _plan(module, record, quiet):
         epochs = max(1, round(total / steps))
         steps = max(1, total // epochs)
         note(f"{stopwatch.each * 1e3:.0f} ms a step: {epochs} epochs of {steps} steps.", quiet)
-    return {
+    plan = {
         "epochs": epochs,
         "steps_per_epoch": steps,
         "steps_per_pass": each,
         "batch_size": batch_size,
     }
+    return plan, as_planned
 
 
 class _Stopwatch:
@@ -311,18 +317,18 @@ def _publish(run, record, out):
 def _show_neighbours(record, out):
     """Keeps what the report shows of the first published encoder's features."""
     artefact = Artefact(out)
-    ds = _shown(record["data"], artefact.key)
+    ds = _shown(record["data"], artefact.key, artefact.sample_rate)
     if ds is not None and int(ds.cardinality()) > 1:  # one example has no neighbours
         keep_neighbours(artefact, batches_of(ds.take(1000), artefact, 0))
 
 
-def _shown(data, key):
+def _shown(data, key, sample_rate):
     """The training examples, of clips for an encoder of pictures their middle frames, or None."""
     from tfssl.pipelines import errors
 
     for other in (key, "frames") if key == "image" else (key,):
         try:
-            ds = load(data, "train", 1.0, True, keys=(other,))
+            ds = load(data, "train", 1.0, True, (other,), sample_rate)
         except errors.BadInput:
             continue
         if other == key:

@@ -114,6 +114,12 @@ def taps_of(encoder):
     return {name: encoder.get_layer(name).output for name in tap_names(encoder)}
 
 
+def sample_rate(encoder):
+    """Hz of the waveforms that an encoder of sound takes, by its front end; None if none says."""
+    rates = (getattr(layer, "sample_rate", None) for layer in encoder._flatten_layers())
+    return next((rate for rate in rates if rate), None)
+
+
 def _functional(model):
     """A built `keras.Sequential` as the functional model of its layers; others as they are.
 

@@ -70,8 +70,9 @@ def streamed(read, examples, spec, batch_size, buffer, seed):
 def permuted(examples, generator):
     """The examples in a new order if they can be read in any; else as they are.
 
-    Arrays can, and unbatched datasets with a `gather` (positions [B] -> batch of examples), as
-    `tfssl.pipelines.load` gives them.
+    Arrays can, and datasets with a `gather` (positions [B] -> batch of examples), as
+    `tfssl.pipelines.load` and, already batched and with their number in `examples`,
+    `tfssl.pipelines.batching.evaluation` give them.
     """
     if isinstance(examples, tuple) and len(examples) == 2:
         order = generator.permutation(len(examples[0]))
@@ -81,17 +82,18 @@ def permuted(examples, generator):
         return {name: _taken(part, order) for name, part in examples.items()}
     if not hasattr(examples, "gather"):
         return examples
-    count = int(examples.cardinality())
+    batched = hasattr(examples, "examples")
+    count = int(examples.examples if batched else examples.cardinality())
     if count < 1:
         return examples
     # Pictures of several sizes do not make a batch.
-    shapes = [spec.shape for spec in tf.nest.flatten(examples.element_spec)]
+    shapes = [spec.shape[int(batched) :] for spec in tf.nest.flatten(examples.element_spec)]
     uniform = all(shape.is_fully_defined() for shape in shapes)
     positions = tf.data.Dataset.from_tensor_slices(generator.permutation(count))
     read = positions.batch(_TOGETHER if uniform else 1).map(
         examples.gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    return read if uniform else read.unbatch()
+    return read if uniform or batched else read.unbatch()
 
 
 def _taken(values, order):
