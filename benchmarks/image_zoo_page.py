@@ -1,4 +1,4 @@
-"""What image_zoo.json says: a table, a picture, and the lectures' findings as they fall."""
+"""What image_zoo.json says: a table, a picture, and the literature's findings as they fall."""
 
 import json
 
@@ -81,16 +81,42 @@ def table(results):
 
 
 def findings(results):
-    """[(what the lectures say, whether it is so here, the figures)]: none is left out."""
+    """[(what the literature says, whether it is so here, the figures)]: none is left out."""
     return [f(results) for f in (middle, combined, rotation_first, deeper, classes)]
 
 
 def middle(results):
+    """By what training adds to each layer: an untrained network's first is its best, too."""
     said = "Middle layers transfer better than the last."
     inner = [row for row in results.small if len(taps(row)) > 2]
     better = [row for row in inner if max(v for _, v in taps(row)[:-1]) > taps(row)[-1][1]]
-    figures = f"{len(better)} of {len(inner)} methods have an inner layer above the last."
-    return said, len(better) > len(inner) / 2, figures
+    added = {row["method"]: layer_gains(results, row) for row in inner}
+    added = {method: gains for method, gains in added.items() if gains}
+    most = [max(gains, key=gains.get) for gains in added.values()]
+    last = [list(gains)[-1] for gains in added.values()]
+    between = [list(gains)[1:-1] for gains in added.values()]
+    in_the_middle = sum(tap in taps_between for tap, taps_between in zip(most, between))
+    figures = (
+        f"{len(better)} of {len(inner)} methods have an earlier layer above the last, but so have "
+        f"untrained networks ({untrained_taps(results)}). Training adds most to a layer in the "
+        f"middle for {in_the_middle} of {len(added)}, to the last for "
+        f"{sum(tap == end for tap, end in zip(most, last))}, to the first for the others."
+    )
+    return said, in_the_middle > len(added) / 2, figures
+
+
+def layer_gains(results, row):
+    """{tap: top-1 over that of the same layer untrained}; {} where there is no such row."""
+    untrained = results.untrained(row)
+    before = dict(taps(untrained)) if untrained else {}
+    return {tap: value - before[tap] for tap, value in taps(row) if tap in before}
+
+
+def untrained_taps(results):
+    """The layers of the network that all share, untrained: `c1 52.6, c2 ...`."""
+    shared = next((row for row in results.small if row["encoder"] in results.random), None)
+    row = results.random.get(shared["encoder"]) if shared else None
+    return ", ".join(f"{tap} {percent(value)}" for tap, value in taps(row)) if row else "no row"
 
 
 def combined(results):
@@ -166,7 +192,7 @@ def page(found, causes):
         f"{above} of the five best are {100 * ABOVE:.0f} points or more above their untrained "
         "network.",
         "",
-        "## What the lectures say, and what is seen here",
+        "## What the literature says, and what is seen here",
         "",
     ]
     words = {True: "holds", False: "does not hold", None: "open"}

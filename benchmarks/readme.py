@@ -28,40 +28,52 @@ def methods():
 
 
 def encoders():
+    from tfssl import zoo
+
     found = read("accuracy.json")
-    rows = ["| method | seconds | images/s | kNN | random | linear | random |", "|" + "---|" * 7]
+    rows = [
+        "| method | encoder | epochs | seconds | images/s | kNN | random | linear | random |",
+        "|" + "---|" * 9,
+    ]
     for run in found["runs"]:
         knn, linear = (
             f"{percent(run['results'][p]['top1'])} | {percent(run['random'][p]['top1'])}"
             for p in ("knn", "linear")
         )
         rows.append(
-            f"| `{run['method']}` | {run['seconds']:.0f} | {run['examples_per_second']:.0f} "
-            f"| {knn} | {linear} |"
+            f"| `{run['method']}` | {zoo.get(run['method']).SMALL['encoder']} | {run['epochs']} "
+            f"| {run['seconds']:.0f} | {run['examples_per_second']:.0f} | {knn} | {linear} |"
         )
     first = found["runs"][0]["results"]["knn"]
     return [
         *rows,
         "",
-        f"Top-1 in percent; kNN with k = {first['k']} and temperature {first['temperature']}; "
+        f"`--small --minutes {found['minutes']:g}`; random: the same encoder untrained. Top-1 in "
+        f"percent; kNN with k = {first['k']} and temperature {first['temperature']}; "
         f"{first['test_examples']} test images: `python benchmarks/accuracy.py --data FOLDER`.",
     ]
 
 
 def augmentation():
     found = read("augmentation.json")
-    rows = ["| two views an image | tfssl | lightly, two workers | ratio |", "|---|---|---|---|"]
+    rows = [
+        "| two views an image | tfssl | lightly, two workers | ratio | ratio per core-second |",
+        "|---|---|---|---|---|",
+    ]
     for name, case in found["results"].items():
-        rate = case["per_second"]
+        rate, cores = case["per_second"], case["per_core_second"]
         rows.append(
-            f"| {name} | {rate['tfssl']:,.0f} | {rate['lightly']:,.0f} | {rate['ratio']:.1f} |"
+            f"| {name} | {rate['tfssl']:,.0f} | {rate['lightly']:,.0f} | {rate['ratio']:.1f} "
+            f"| {cores['ratio']:.1f} |"
         )
     return [
         *rows,
         "",
-        f"Images a second on {found['cores']} cores, decoded, in memory; medians of "
-        f"{found['rounds']} alternating rounds, the ratio that of the rounds' ratios, of which the "
-        f"largest is up to {max(map(spread, found['results'].values())):.1f} times the smallest: "
+        f"Images per second on {found['cores']} cores, images already decoded and in memory. "
+        f"Medians of {found['rounds']} alternating rounds; the ratio is the median of the rounds' "
+        f"ratios, which vary by up to a factor of {max(map(spread, found['results'].values())):.1f}"
+        f". The machine was busy (load {found['load_before']:.0f}), which is why the ratio per "
+        "second of processor time stands beside: "
         "`python benchmarks/augmentation.py --peer PYTHON`.",
     ]
 
@@ -78,12 +90,16 @@ def training():
     rows = ["| SimCLR, augmentation and step, 32 px, batch 128 | images/s |", "|---|---|"]
     rows += [f"| {name} | {rate:.0f} |" for name, rate in found["medians"].items()]
     ratio = found["step_of_method_to_by_hand"]
+    apart = {name: max(all_) / min(all_) for name, all_ in found["rounds"].items()}
+    widest = max(apart, key=apart.get)
+    lowest, *_, highest = sorted(found["rounds"][widest])
     return [
         *rows,
         "",
         f"A step of `Method` takes {ratio:.3f} times that of a `train_step` written by hand. "
         f"Medians of {len(next(iter(found['rounds'].values())))} alternating rounds on "
-        f"{found['cores']} cores: `python benchmarks/simclr_speed.py --data FOLDER --peer PYTHON`.",
+        f"{found['cores']} cores; the rounds of {widest} lie farthest apart ({lowest:.0f} to "
+        f"{highest:.0f}): `python benchmarks/simclr_speed.py --data FOLDER --peer PYTHON`.",
     ]
 
 

@@ -1,6 +1,7 @@
 """The commands do what the contract says, from a folder of pictures to a published encoder."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -185,6 +186,23 @@ def test_minutes_plan_the_epochs_and_the_plan_is_kept(tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert record["minutes"] == 0.1 and 1 <= len(history) <= record["plan"]["epochs"]
+
+
+@pytest.mark.parametrize("most", [math.inf, 2])
+def test_minutes_are_filled_unless_epochs_are_asked_for(most, monkeypatch):
+    from tfssl import zoo
+    from tfssl.cli import training
+
+    monkeypatch.setattr(training._Stopwatch, "each", 0.001)
+    module = zoo.get("image.rotation")
+    small = {**module.SMALL, "data": "digits", "size": 8, "batch_size": 64}
+    record = {"arguments": small, "minutes": 1, "steps_per_epoch": None}
+    plan, run = training._plan(module, record, True, most)
+    assert run is None and plan["steps_per_pass"] == 1617 // 64
+    if most == 2:
+        assert plan["epochs"] == 2
+    else:
+        assert 500 < plan["epochs"] < 2400  # of 25 ms, in the minute that planning leaves
 
 
 def test_python_m_tfssl_is_the_command_line(tmp_path):

@@ -30,7 +30,7 @@ def row(method, linear, encoder="resnet9", asked="", taps=(0.4, 0.5, 0.3)):
 
 def found(**linears):
     rows = [row(f"image.{name}", value) for name, value in linears.items()]
-    rows.append(row("random", 0.4))
+    rows.append(row("random", 0.4, taps=(0.4, 0.45, 0.3)))
     return {"rows": rows, "data": "pictures", "processor_minutes": 2, "cores": 2}
 
 
@@ -49,6 +49,14 @@ def test_findings_follow_the_figures():
     assert verdicts(found(**bad))[1] is True, "each alone is behind"
     assert verdicts(found(**{**bad, "multi_task": 0.45}))[1] is False
     assert verdicts(found(**bad))[2] is False and verdicts(found(**bad))[4] is False
+
+
+def test_an_order_of_layers_that_untrained_networks_have_too_is_no_finding():
+    rows = found(simclr=0.5)
+    assert verdicts(rows)[0] is True
+    rows["rows"][-1] = row("random", 0.4, taps=(0.4, 0.5, 0.2))
+    assert verdicts(rows)[0] is False
+    assert "(c1 40.0, c2 50.0, c3 20.0)" in image_zoo_page.page(rows, {})
 
 
 def test_a_deeper_trunk_is_judged_by_its_order():

@@ -156,3 +156,10 @@ def test_a_map_that_moves_one_step_moves_its_correlations_peak_one_step():
     assert (peak[:, :, :7] == 221).all()  # the middle one of 21 x 21 is 220
     ones = tf.constant([1.0, 2.0]) * tf.ones([1, 50, 50, 2])
     np.testing.assert_array_equal(layer(ones, ones)[0, 25, 25], np.full(441, 2.5))
+
+
+def test_correlations_of_loud_maps_fit_into_sixteen_bits():
+    loud = tf.fill([1, 5, 5, 256], 20.0)  # the sum of 256 squares of 20 is above 65,504
+    found = Correlation(2, dtype="mixed_float16")(loud, loud)
+    assert found.dtype == tf.float16
+    np.testing.assert_allclose(found[0, 2, 2], 400.0, rtol=1e-2)

@@ -20,9 +20,11 @@ def schedule(step, peak, steps, warmup, end):
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_lars_is_its_equations_over_steps(nesterov):
     random = np.random.default_rng(0)
-    # the last matrix is of norm 0, which no ratio can move
+    # the third is of norm 0, which no ratio can move; the last, of a head of attention each row
     weights = [random.normal(size=(3, 2)), random.normal(size=2), np.zeros((2, 2))]
-    variables = [keras.Variable(w.astype("float32")) for w in weights]
+    weights.append(random.normal(size=(2, 2)))
+    names = ("kernel", "gamma", "kernel", "bias")
+    variables = [keras.Variable(w.astype("float32"), name=n) for w, n in zip(weights, names)]
     optimizer = LARS(
         WarmupCosine(0.5, 6, 2, 0.01),
         momentum=0.8,
@@ -37,7 +39,7 @@ def test_lars_is_its_equations_over_steps(nesterov):
         optimizer.apply([tf.constant(g, tf.float32) for g in gradients], variables)
         rate = schedule(step, 0.5, 6, 2, 0.01)
         for i, gradient in enumerate(gradients):
-            if weights[i].ndim > 1:
+            if names[i] == "kernel":
                 gradient = gradient + 0.1 * weights[i]
                 norm = np.linalg.norm(weights[i])
                 if norm > 0:

@@ -1,4 +1,4 @@
-"""The optimisers and schedules that papers use and Keras has not."""
+"""The optimisers and schedules of papers that Keras lacks."""
 
 import math
 
@@ -13,8 +13,8 @@ class LARS(keras.optimizers.Optimizer):
 
     For weights w with gradient g: g <- g + weight_decay w; g <- g eta |w| / |g| (where both norms
     are positive); v <- momentum v + learning_rate g; w <- w - v. Biases and the scales of
-    normalisation (all weights of fewer than two dimensions) get neither decay nor adaptation, as in
-    SimCLR and BYOL; their learning rate is `bias_rate` times that of the others.
+    normalisation (weights called `bias` or of fewer than two dimensions) get neither decay nor
+    adaptation, as in SimCLR and BYOL; their learning rate is `bias_rate` times that of the others.
 
     You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017, algorithm 1; the
     form with the learning rate inside the momentum is SimCLR's.
@@ -49,8 +49,9 @@ class LARS(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
-        velocity = self._velocities[self._get_variable_index(variable)]
-        if len(variable.shape) > 1:
+        index = self._get_variable_index(variable)
+        velocity = self._velocities[index]
+        if _is_kernel(self._trainable_variables[index]):
             gradient = gradient + self.decay * variable
             weight_norm, gradient_norm = (
                 ops.sqrt(ops.sum(ops.square(v))) for v in (variable, gradient)
@@ -117,8 +118,7 @@ class AdamW(keras.optimizers.Adam):
     def update_step(self, gradient, variable, learning_rate):
         norm = ops.sqrt(ops.sum(ops.square(gradient)))
         gradient = gradient * ops.minimum(1.0, self.clip / ops.maximum(norm, 1e-30))
-        known = self._trainable_variables[self._get_variable_index(variable)]
-        if len(variable.shape) > 1 and known.name != "bias":
+        if _is_kernel(self._trainable_variables[self._get_variable_index(variable)]):
             decay = self.decay(self.iterations) if callable(self.decay) else self.decay
             self.assign_sub(variable, variable * learning_rate * decay)
         super().update_step(gradient, variable, learning_rate)
@@ -162,6 +162,11 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup, "end": self.end}
+
+
+def _is_kernel(variable):
+    """Whether it is neither a bias (attention's have two dimensions) nor a normalisation's."""
+    return len(variable.shape) > 1 and variable.name != "bias"
 
 
 def warmup_cosine(peak, steps, epochs, warmup_epochs=0, end=0.0):

@@ -111,11 +111,16 @@ def pretrain(
     record.setdefault("call", call["call"])
     record.setdefault("uses", list(getattr(module.views, "uses", ())))  # annotation, by its keys
     with sources.accepting(max_broken):  # recipes load their data themselves
-        _train(module, record, out, quiet)
+        # SMALL's epochs are for those who give no time.
+        asked = epochs is not None or any(word.startswith("epochs=") for word in set_ or ())
+        _train(module, record, out, quiet, arguments["epochs"] if asked else math.inf)
 
 
-def _train(module, record, out, quiet):
-    """Trains what run.json records, from wherever the checkpoints stand, and publishes it."""
+def _train(module, record, out, quiet, most=math.inf):
+    """Trains what run.json records, from wherever the checkpoints stand, and publishes it.
+
+    `most` epochs where `minutes` would hold more.
+    """
     import keras
 
     from tfssl import callbacks, rundir
@@ -128,7 +133,7 @@ def _train(module, record, out, quiet):
     with strategy_of(record["strategy"]).scope():
         run = None
         if "plan" not in record:
-            record["plan"], run = _plan(module, record, quiet)
+            record["plan"], run = _plan(module, record, quiet, most)
             rundir.write_json(out / "run.json", record)
         run = run or _planned(module, record)
     plan = record["plan"]
@@ -205,7 +210,7 @@ def unfinished(out, name):
     return published[name], _card(record, out)
 
 
-def _plan(module, record, quiet):
+def _plan(module, record, quiet, most):
     """(plan, run): how many epochs of how many steps, as asked or as many as the minutes hold.
 
     The run is the one that the plan asks for, or None where it must be built for other epochs.
@@ -224,9 +229,7 @@ def _plan(module, record, quiet):
         endless.fit(callbacks=[stopwatch.callback()], epochs=1, steps_per_epoch=10**6, verbose=0)
         # The run that follows is traced once more.
         left = 60 * record["minutes"] - (clock() - start) - stopwatch.first
-        total = max(1, int(left / stopwatch.each))
-        if record["arguments"].get("epochs"):
-            total = min(total, record["arguments"]["epochs"] * steps)
+        total = min(max(1, int(left / stopwatch.each)), most * steps)
         epochs = max(1, round(total / steps))
         steps = max(1, total // epochs)
         note(f"{stopwatch.each * 1e3:.0f} ms a step: {epochs} epochs of {steps} steps.", quiet)

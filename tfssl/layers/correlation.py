@@ -23,6 +23,7 @@ class Correlation(keras.layers.Layer):
         reach = steps * self.stride
         height = tf.shape(first)[1]
         second = tf.pad(second, [[0, 0], [reach, reach], [reach, reach], [0, 0]])
+        first = first / first.shape[-1]  # before the sum, which 16 bits might not hold
         found = []
         for down in range(0, 2 * reach + 1, self.stride):
             # Each row with the whole row `down - reach` below it, of which a band is wanted.
@@ -30,8 +31,7 @@ class Correlation(keras.layers.Layer):
             products = tf.matmul(first, rows, transpose_b=True)  # [B, H, W, W + 2 reach]
             band = tf.linalg.diag_part(products, k=(0, 2 * reach))  # the farthest right first
             found.append(band[..., :: -self.stride, :])
-        found = tf.concat(found, axis=2) / first.shape[-1]
-        return tf.transpose(found, [0, 1, 3, 2])
+        return tf.transpose(tf.concat(found, axis=2), [0, 1, 3, 2])
 
     def compute_output_spec(self, first, second):
         side = 2 * (self.displacement // self.stride) + 1

@@ -1,6 +1,10 @@
 """Groups of features, found by Lloyd's iterations that never leave a group empty."""
 
+import math
+
 import numpy as np
+
+_TOGETHER = 10_000  # examples
 
 
 def whiten(features, dimensions):
@@ -9,16 +13,20 @@ def whiten(features, dimensions):
     d is the smallest of `dimensions`, D, N - 1 and the features' rank; features that are all the
     same give a single 0 each.
     """
-    from sklearn.decomposition import PCA
-
-    features = np.asarray(features, np.float64)
+    features = np.asarray(features)
     if (features == features[0]).all():
         return np.zeros((len(features), 1), np.float32)
+    # Block by block, as what is to be clustered may fill half of the memory.
+    count = math.ceil(len(features) / _TOGETHER)
+    blocks = np.array_split(features, count)
+    mean = features.mean(axis=0, dtype=np.float64)
+    covariance = sum((block - mean).T @ (block - mean) for block in blocks)
+    variance, directions = np.linalg.eigh(covariance / max(1, len(features) - 1))  # rising
     most = max(1, min(dimensions, features.shape[1], len(features) - 1))
-    pca = PCA(most, svd_solver="full").fit(features)
-    variance = pca.explained_variance_
+    variance, directions = variance[: -most - 1 : -1], directions[:, : -most - 1 : -1]
     kept = variance > 1e-10 * max(variance[0], np.finfo(np.float64).tiny)
-    return (pca.transform(features)[:, kept] / np.sqrt(variance[kept])).astype(np.float32)
+    axes = directions[:, kept] / np.sqrt(variance[kept])
+    return np.concatenate([((block - mean) @ axes).astype(np.float32) for block in blocks])
 
 
 def unit_rows(features):
