@@ -35,6 +35,7 @@ def test_keys_of_recipes_take_lists_as_long_as_their_small_recipes_have():
 
     assert given("image.deep_cluster", "widths=128")["widths"] == [128]
     assert given("image.predict_noise", "hidden=")["hidden"] == []
+    assert given("geometry.unflow", "size=64,128")["size"] == [64, 128]
     assert given("image.context_encoder", "channels=8,16,32")["channels"] == [8, 16, 32]
     assert given("image.denoising_autoencoder", "emphasis=1,0", "level=0")["emphasis"] == [1, 0]
     for wrong in ("area=0.5", "area=", "widths=128,x", "widths=-1"):
@@ -119,9 +120,43 @@ def test_evaluate_writes_the_promised_shape(run, classes, tmp_path):
     assert set(new) == {"encoder", "data", "results"} and set(new["results"]) == {"retrieval"}
     joined = {**found, "results": {**found["results"], **new["results"]}}
     assert json.loads(kept.read_text()) == joined
+    # A baseline of another size than its protocol's result says nothing of it.
+    assert call(*again[:3], "knn", "--data", classes, "--size", 12, "--quiet").code == 0
+    after = json.loads(kept.read_text())
+    assert after["results"]["knn"]["size"] == 12 and "knn" not in after["random"]
+    assert after["random"]["linear"] == found["random"]["linear"]
     kept.write_text("[1]")
     assert call(*again, "--data", "digits").code == 0
     assert json.loads(kept.read_text()) == json.loads(result.read_text())
+
+
+def test_what_was_measured_before_a_refusal_is_not_lost(run, classes, tmp_path, monkeypatch):
+    from tfssl import evaluate
+    from tfssl.errors import BadInput
+
+    def refusing(*data, **settings):
+        raise BadInput("this cannot be measured")
+
+    monkeypatch.setitem(evaluate.PROTOCOLS, "svm", refusing)
+    words = ["evaluate", run, "--data", classes, "--protocol", "knn", "--protocol", "svm"]
+    done = call(*words, "--json", tmp_path / "r.json", "--quiet")
+    assert done.code == 2 and "this cannot be measured" in done.err
+    assert set(json.loads((tmp_path / "r.json").read_text())["results"]) == {"knn"}
+    assert "knn" in done.out
+
+
+def test_a_baseline_that_cannot_be_built_is_refused_before_anything_is_measured(classes, tmp_path):
+    class Foreign(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3])])
+        def __call__(self, x):
+            return {"features": tf.reduce_mean(x, [1, 2])}
+
+    module = Foreign()
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=module.__call__)
+    words = ["--data", classes, "--protocol", "knn", "--protocol", "random"]
+    done = call("evaluate", tmp_path / "m", *words, "--json", tmp_path / "r.json")
+    assert done.code == 2 and "does not say how it is built" in done.err
+    assert "knn of" not in done.out and not (tmp_path / "r.json").exists()
 
 
 def test_embed_gives_features_paths_and_indices_of_everything(run, classes, tmp_path):
@@ -270,8 +305,14 @@ def test_files_of_every_kind_and_length_go_in_and_features_come_out(method, tmp_
     (row,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert {"loss", "health_std"} <= set(row)
     assert (tmp_path / "run" / "features.npz").exists(), "nothing to show of the neighbours"
-    if method == "audio_visual.ave_net":
-        return  # its first encoder takes pictures
+    if method == "audio_visual.ave_net":  # its first encoder takes pictures
+        name = "audio_encoder"
+        done = call("export", tmp_path / "run", tmp_path / "ears", "--name", name, "--quiet")
+        assert done.code == 0, done
+        card = savedmodel.read_card(tmp_path / "ears")
+        assert card["title"] == f"{method}: {name}" and card["sample_rate"] == 16000
+        assert "top1" not in json.dumps(card["results"])
+        return
     done = call("embed", tmp_path / "run", source, "--out", tmp_path / "f.npz", "--quiet")
     assert done.code == 0, done
     assert len(np.load(tmp_path / "f.npz")["features"]) == (14 if source.is_file() else 3)

@@ -317,6 +317,19 @@ def test_a_share_of_a_rank_is_best_when_it_is_low(tmp_path):
     assert re.findall(r'class="best"[^>]*>([^<]+)<', path.read_text("utf-8")) == ["2"]
 
 
+def test_runs_measured_on_different_data_are_not_held_against_each_other(tmp_path):
+    for name, data, top1 in (("a", "digits", 0.9), ("b", "world", 0.3)):
+        (tmp_path / name).mkdir()
+        found = {"data": data, "results": {"knn": {"top1": top1}}}
+        found |= {"random": {"knn": {"top1": 0.5}}} if name == "a" else {}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(found))
+    path = report.build([tmp_path / "a", tmp_path / "b"], tmp_path / "r.html")
+    text = parsed(path)[1]
+    assert "40.0 points above" in text and "below the random" not in text
+    assert 'class="best"' not in path.read_text("utf-8")
+    assert "different data" in text and "b on world" in text
+
+
 def test_precisions_and_deviations_are_results_and_lists_are_no_settings(tmp_path):
     detection = {"AP50_11point": 0.5, "AP": 0.25, "ap_by_class": [0.5], "iterations": 9}
     low = {"error": 0.08, "error_std": 0.01, "errors": [0.07, 0.09]}

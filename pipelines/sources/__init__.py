@@ -86,7 +86,10 @@ def load(
         "progress": progress,
     }
     try:
-        source = found(os.fspath(spec), split, tuple(keys) if keys else (), options)
+        keys = tuple(keys) if keys else ()
+        if sample_rate is not None and "audio" in keys:  # what it is now must be known
+            keys = tuple(dict.fromkeys((*keys, "sample_rate")))
+        source = found(os.fspath(spec), split, keys, options)
         return plainly(source if sample_rate is None else at_rate(source, sample_rate))
     except BadInput as error:
         if len(str(error)) > LONGEST:

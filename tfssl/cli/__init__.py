@@ -16,7 +16,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tfssl.cli import auditing, demonstration, evaluating, training
-from tfssl.cli.console import callers_fault, note, progress, say
+from tfssl.cli.console import callers_fault, note, progress, say, working
 from tfssl.cli.options import MaxBroken, Quiet
 from tfssl.errors import BadInput
 from tfssl.files import refuse_unwritable
@@ -91,6 +91,7 @@ def report(
     out: Annotated[pathlib.Path, typer.Option(help="The page, an .html file.")] = pathlib.Path(
         "report.html"
     ),
+    quiet: Quiet = False,
 ):
     """One self-contained HTML page about a run, or comparing several."""
     from tfssl import report as pages
@@ -98,7 +99,9 @@ def report(
     if out.suffix.lower() not in (".html", ".htm"):
         raise BadInput(f"--out {out}: the page is HTML; give a name that ends in .html.")
     refuse_unwritable(out.parent, f"--out {out}")
-    print(pages.build(runs, out))
+    with working("drawing", quiet):
+        page = pages.build(runs, out)
+    print(page)
 
 
 @app.command()

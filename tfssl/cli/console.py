@@ -57,6 +57,20 @@ def progress(task, quiet):
         yield step
 
 
+@contextlib.contextmanager
+def working(task, quiet):
+    """A bar that moves on a terminal's stderr while something of unknown length is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        bar.add_task(task, total=None)
+        yield
+
+
 def verbosity(quiet):
     """Keras' progress: a bar on a terminal, a line an epoch elsewhere."""
     return 0 if quiet else 1 if sys.stdout.isatty() else 2

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, refresh_report
-from tfssl.cli.console import note
+from tfssl.cli.console import note, working
 from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, choice, load
 from tfssl.cli.training import tell_broken, unfinished
 from tfssl.errors import BadInput
@@ -45,7 +45,6 @@ def evaluate(
     one of these it takes the suite's metric and validation split.
     """
     from tfssl import evaluate as protocols
-    from tfssl import rundir
     from tfssl.evaluate.transfer import in_suite
 
     for name in protocol:
@@ -67,38 +66,61 @@ def evaluate(
     of_suite = "transfer" in names and parts[1] == "test" and in_suite(source)
     on_classes = [name for name in names if name in ON_CLASSES and data]
     on_classes = [name for name in on_classes if not (of_suite and name == "transfer")]
+    # What can be refused is, before hours of measuring.
+    annotated = {name: _annotated(name, source, parts) for name in names if name in ANNOTATED}
+    if "detection" in names or set(BASELINES) & set(protocol):
+        artefact.keras()
     train = test = None
     if on_classes or "supervised" in protocol:
         train, test = (
             _evaluated(source, split, artefact, size, max_broken, quiet) for split in parts
         )
 
-    def measured(model, who):
-        with _about(encoder, data):
-            return each(model, who)
+    settings = {"size": size or artefact.size or None, "seed": seed}
 
-    def each(model, who):
-        results = _measure(model, on_classes, train, test, seed, who, quiet) if on_classes else {}
-        if of_suite:
-            note(f"transfer of {who} ...", quiet)
-            results["transfer"] = _measure_suite(model, artefact, source, size, seed)
-        for name in names:
-            if name in ANNOTATED:
-                note(f"{name} of {who} ...", quiet)
-                # A detector is built anew around the weights, for which a SavedModel is no help.
+    def measure(model, who, results):
+        with _about(encoder, data):
+            for name, result in _measure(model, on_classes, train, test, seed, who, quiet):
+                results[name] = {**settings, **result}
+            if of_suite:
+                with _told(f"transfer of {who}", quiet):
+                    suite = _measure_suite(model, artefact, source, size, seed)
+                results["transfer"] = {**settings, **suite}
+            for name, data_of_parts in annotated.items():
+                # A detector is built anew around the weights: a SavedModel is no help.
                 rebuilt = artefact.keras() if name == "detection" and who == THIS else model
-                results[name] = _measure_annotated(rebuilt, name, source, parts, size, seed)
-        return {name: results[name] for name in names}
+                with _told(f"{name} of {who}", quiet):
+                    result = protocols.ANNOTATED[name](
+                        rebuilt, *data_of_parts, seed=seed, **({"size": size} if size else {})
+                    )
+                results[name] = {**settings, **result}
 
-    found = {"encoder": str(encoder), "data": data}
-    found["results"] = measured(artefact.load(), THIS)
-    if "random" in protocol:
-        found["random"] = measured(artefact.untrained(seed), "a random encoder")
-    if "supervised" in protocol:
-        note("the same network trained with labels ...", quiet)
-        with _about(encoder, data):
-            supervised = protocols.supervised(artefact.untrained(seed), train, test, seed=seed)
-        found["supervised"] = {"supervised": supervised}
+    found = {"encoder": str(encoder), "data": data, "results": {}}
+    try:
+        measure(artefact.load(), THIS, found["results"])
+        if "random" in protocol:
+            measure(artefact.untrained(seed), "a random encoder", found.setdefault("random", {}))
+        if "supervised" in protocol:
+            with _told("the same network trained with labels", quiet), _about(encoder, data):
+                trained = protocols.supervised(artefact.untrained(seed), train, test, seed=seed)
+            found["supervised"] = {"supervised": {**settings, **trained}}
+    finally:  # what was measured before a refusal is not lost
+        if any(found.get(who) for who in ("results", *BASELINES)):
+            _hand_over(found, json_, artefact, test)
+
+
+@contextlib.contextmanager
+def _told(what, quiet):
+    """Says what is being measured, and moves a bar while it is."""
+    note(f"{what} ...", quiet)
+    with working(what, quiet):
+        yield
+
+
+def _hand_over(found, json_, artefact, test):
+    """Prints the results, and writes them where they were asked for and into the run's folder."""
+    from tfssl import rundir
+
     print(_table(found))
     if json_ is not None:
         rundir.write_json(json_, found)
@@ -123,18 +145,43 @@ def _about(encoder, data):
 
 
 def _keep(path, found):
-    """Writes results beside what earlier calls have measured on the same data, for the report."""
+    """Writes results beside what earlier calls have measured on the same data, for the report.
+
+    The transfer suite has data of its own, so it stands beside anything. A baseline of another size
+    or seed than its protocol's result goes.
+    """
     from tfssl import rundir
 
     try:
         earlier = rundir.read_json(path)
     except BadInput:  # none yet, or damaged: what is new stands alone
         earlier = {}
-    if isinstance(earlier, dict) and earlier.get("data") == found["data"]:
+    earlier = earlier if isinstance(earlier, dict) else {}
+    kept = {who: _there(found[who]) for who in ("results", *BASELINES) if who in found}
+    if not any(kept.values()):
+        return
+    data = found["data"] or earlier.get("data", "")
+    if earlier.get("data") == data:
         for who in ("results", *BASELINES):
-            both = {**earlier.get(who, {}), **found.get(who, {})}
-            found = {**found, who: both} if both else found
-    rundir.write_json(path, found)
+            both = {**earlier.get(who, {}), **kept.get(who, {})}
+            kept = {**kept, who: both} if both else kept
+    for who in BASELINES:
+        alike = {
+            name: result
+            for name, result in kept.get(who, {}).items()
+            if _settings(result) == _settings(kept["results"].get(name, result))
+        }
+        kept = {**kept, who: alike} if alike else {k: v for k, v in kept.items() if k != who}
+    rundir.write_json(path, {"encoder": found["encoder"], "data": data, **kept})
+
+
+def _settings(result):
+    return result.get("size"), result.get("seed")
+
+
+def _there(results):
+    """Results without those of a suite of which nothing is on this disk."""
+    return {name: result for name, result in results.items() if result.get("mean", 0) is not None}
 
 
 def _parts(data):
@@ -156,29 +203,26 @@ def _parts(data):
 
 
 def _measure(encoder, names, train, test, seed, who, quiet):
-    """{protocol: its result}, each told as it begins; features are computed once for all."""
+    """Yields (protocol, its result), each told as it begins; features are computed once for all."""
     from tfssl import evaluate as protocols
     from tfssl.evaluate.features import extract
 
-    features, results = None, {}
+    features = None
     for name in names:
-        note(f"{name} of {who} ...", quiet)
         data = train, test
-        if name in ON_FEATURES:
-            features = features or [extract(encoder, part) for part in data]
-            data = features
-        results[name] = protocols.PROTOCOLS[name](encoder, *data, seed=seed)
-    return results
+        with _told(f"{name} of {who}", quiet):
+            if name in ON_FEATURES:
+                features = features or [extract(encoder, part) for part in data]
+                data = features
+            result = protocols.PROTOCOLS[name](encoder, *data, seed=seed)
+        yield name, result
 
 
-def _measure_annotated(encoder, name, source, splits, size, seed):
-    """A protocol on pictures that carry more than one class."""
-    from tfssl import evaluate as protocols
+def _annotated(name, source, splits):
+    """Pictures that carry more than one class, as a protocol reads them: of each split."""
     from tfssl.pipelines.sources import annotated
 
-    parts = [getattr(annotated, ANNOTATED[name])(source, split) for split in splits]
-    sized = {"size": size} if size else {}
-    return protocols.ANNOTATED[name](encoder, *parts, seed=seed, **sized)
+    return [getattr(annotated, ANNOTATED[name])(source, split) for split in splits]
 
 
 def _measure_suite(encoder, artefact, source, size, seed):
@@ -228,7 +272,7 @@ def embed(
     model = artefact.load()
     ds = load(source, "all", max_broken, quiet, (artefact.key,), artefact.sample_rate)
     tell_broken(ds, quiet)
-    with _about(encoder, source):
+    with _about(encoder, source), working("computing features", quiet):
         found = extract(model, batches_of(ds, artefact, size), key=artefact.key)
     arrays = {
         "features": found.features,
@@ -244,6 +288,7 @@ def export(
     run: Annotated[pathlib.Path, typer.Argument(help="A run's folder, finished or not.")],
     dest: Annotated[pathlib.Path, typer.Argument(help="The SavedModel's folder.")],
     name: Annotated[str, typer.Option(help="Which of the run's published encoders.")] = "encoder",
+    quiet: Quiet = False,
 ):
     """Publishes a run's encoder: SavedModel, model card, golden features, manifest."""
     from tfssl import rundir, savedmodel
@@ -256,9 +301,10 @@ def export(
     else:
         encoder, card = unfinished(run, name)
     evaluation = run / "evaluation.json"
-    if evaluation.exists():
+    if evaluation.exists() and name == "encoder":  # which is the one that `evaluate` measures
         card["results"] = rundir.read_json(evaluation)
-    savedmodel.export(encoder, dest, card=card)
+    with working("exporting", quiet):
+        savedmodel.export(encoder, dest, card=card)
     print(dest)
 
 

@@ -52,8 +52,9 @@ def arguments_of(module, method, small, given, pairs):
         if key not in known:
             raise BadInput(f"--set {key}: {method} has no such key;{near(key, known)}")
         usual = known[key].default
-        if isinstance(usual, tuple) and len(usual) != len(module.SMALL.get(key, usual)):
-            usual = list(usual)  # of any length
+        small = module.SMALL.get(key, usual)
+        if isinstance(usual, tuple) and isinstance(small, (tuple, list)):
+            usual = usual if len(small) == len(usual) else list(usual)  # of any length
         arguments[key] = _typed(key, text, usual)
         _in_range(key, text, arguments[key], known[key].default)
     if "data" in known and not (isinstance(arguments.get("data"), str) and arguments["data"]):

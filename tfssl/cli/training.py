@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, middle, refresh_report
-from tfssl.cli.console import clock, note, say, verbosity
+from tfssl.cli.console import clock, note, say, verbosity, working
 from tfssl.cli.options import (
     Data,
     MaxBroken,
@@ -33,6 +33,7 @@ def show(
     data: Data = "",
     size: Size = None,
     seed: Seed = 0,
+    quiet: Quiet = False,
 ):
     """A picture of what a method sees: inputs, views, targets."""
     from tfssl import zoo
@@ -46,7 +47,7 @@ def show(
         ds = load(arguments["data"], "train", 1.0, True)
         arguments["batch_size"] = max(1, min(arguments["batch_size"], int(ds.cardinality())))
     refuse_unwritable(out.parent, f"--out {out}")
-    with sources.accepting(1.0):
+    with sources.accepting(1.0), working("drawing", quiet):
         draw_sheet(build(module, arguments), method, out)
     print(out)
 
@@ -102,7 +103,7 @@ def pretrain(
         "strategy": choice("strategy", strategy, ("auto", "one", "mirrored", "multiworker")),
         "seed": seed,
         "modality": zoo.card(method)["modality"],
-        "size": arguments.get("size"),
+        "size": _side(module, arguments),
         "data": arguments["data"],
     }
     keys = ("frames", "audio") if call["modality"] == "audio_visual" else None
@@ -195,19 +196,21 @@ def unfinished(out, name):
     import keras
 
     from tfssl import callbacks, rundir, zoo
+    from tfssl.pipelines import sources
 
     record = rundir.read_json(out / "run.json")
     resume = callbacks.Resume(out / "checkpoints")
     if not resume.epoch or "plan" not in record:
         raise BadInput(f"{out} has not finished an epoch yet: repeat its `tfssl pretrain` first.")
     keras.config.set_dtype_policy(record["precision"])
-    run = _planned(zoo.get(record["method"]), record)
+    with sources.accepting(1.0):  # as its `pretrain` has
+        run = _planned(zoo.get(record["method"]), record)
     resume.set_model(run.model)
     resume.on_train_begin()
     published = run.model.published
     if name not in published:
         raise BadInput(f"--name {name}: this run publishes {', '.join(published)}.")
-    return published[name], _card(record, out)
+    return published[name], _card(record, out, name)
 
 
 def _plan(module, record, quiet, most):
@@ -287,8 +290,14 @@ def build(module, arguments, epochs=None):
 
 
 def _default(module, key):
-
     return inspect.signature(module.recipe).parameters[key].default
+
+
+def _side(module, arguments):
+    """Pixels of the pictures that a run trains on; None where they are no squares, or not there."""
+    known = inspect.signature(module.recipe).parameters
+    side = arguments.get("size", known["size"].default if "size" in known else None)
+    return side if isinstance(side, int) else None
 
 
 def tell_broken(ds, quiet):
@@ -312,9 +321,8 @@ def _publish(run, record, out):
     """Exports every encoder that the method publishes."""
     from tfssl import savedmodel
 
-    card = _card(record, out)
     for name, encoder in run.model.published.items():
-        savedmodel.export(encoder, out / name, card=card)
+        savedmodel.export(encoder, out / name, card=_card(record, out, name))
 
 
 def _show_neighbours(record, out):
@@ -340,13 +348,14 @@ def _shown(data, key, sample_rate):
     return None
 
 
-def _card(record, out):
-    """What the model card says of a run."""
+def _card(record, out, name):
+    """What the model card says of a run's encoder of this name."""
     from tfssl import rundir, zoo
 
     about = zoo.card(record["method"])
+    named = record["arguments"].get("encoder") or name if name == "encoder" else name
     card = {
-        "title": f"{record['method']}: {record['arguments'].get('encoder') or 'encoder'}",
+        "title": f"{record['method']}: {named}",
         "task": about["summary"],
         "paper": f"{about['authors']}: {about['title']}, {about['venue']} {about['year']}",
         "url": about["url"],

@@ -53,8 +53,8 @@ def finetune(
     Returns:
         dict: `top1` with `top1_low` and `top1_high` (95 %, bootstrap over test examples), `top5`
         where there are more than five classes, `mean_per_class`, `labels` (the share), `epochs`,
-        `steps`, `batch_size`, `learning_rate`, `train_examples` (labels used), `test_examples`,
-        `classes`.
+        `least_steps`, `steps` (those made), `batch_size`, `learning_rate`, `train_examples` (labels
+        used), `test_examples`, `classes`.
 
     Raises:
         BadInput: an encoder that cannot train, a set without labels or examples, one training
@@ -83,6 +83,7 @@ def finetune(
         **ranked(found.features, np.arange(trained), truth, seed),
         "labels": labels,
         "epochs": epochs,
+        "least_steps": least_steps,
         "steps": steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,

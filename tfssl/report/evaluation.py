@@ -15,6 +15,7 @@ def evaluation(found):
         return note("No evaluation yet: `tfssl evaluate RUN --data D --protocol knn` makes one.")
     protocols = list(dict.fromkeys(p for _, _, results, _ in entries for p in results if p))
     several = sum(ours for *_, ours in entries) > 1
+    alike = len(_data(found)) < 2
     figures, rows = [], []
     for protocol in protocols:
         each = [
@@ -34,21 +35,22 @@ def evaluation(found):
             row = [escape(protocol_name(protocol)), escape(metric_name(metric))]
             for _, _, scores, is_ours in each:
                 score = scores.get(metric)
-                mark = len(set(ours)) > 1 and is_ours and score is not None and score.value == best
+                mark = alike and len(set(ours)) > 1 and is_ours
+                mark = mark and score is not None and score.value == best
                 row.append(_score_cell(score, share, mark))
             row.append(escape(_settings_text(entries, protocol)))
             rows.append(row)
-    data = list(dict.fromkeys(str(r.evaluation["data"]) for r in found if r.evaluation.get("data")))
+    data = _data(found)
     alone = "" if any(map(reading.saw_labels, found)) else " and only here"
     words = f"Labels of {', '.join(data)} were used here{alone}. " if data else ""
     words += "Whiskers and small print: the 95\u00a0% bootstrap interval over test examples."
     head = ["protocol", "metric", *(name for name, *_ in entries), "settings"]
-    caption = (
-        "The best of the runs carries a star."
-        if several
-        else "Lists of numbers are in evaluation.json."
-    )
-    verdicts = "".join(_verdicts(entries))
+    caption = "Lists of numbers are in evaluation.json."
+    if several:
+        caption = "The best of the runs carries a star."
+    if several and not alike:
+        caption = "The runs were measured on different data, so none carries a star."
+    verdicts = "".join(_verdicts(found))
     notes = f'<ul class="verdicts">{verdicts}</ul>' if verdicts else ""
     notes += note(f"Not evaluated: {', '.join(without)}.") if without else ""
     if not any(not ours for *_, ours in entries):
@@ -64,6 +66,11 @@ def evaluation(found):
     )
 
 
+def _data(found):
+    """What the runs were evaluated on, each once."""
+    return list(dict.fromkeys(str(r.evaluation["data"]) for r in found if r.evaluation.get("data")))
+
+
 def _entries(found):
     """(name, style, {protocol: object}, run or None) of every encoder that was evaluated."""
     entries = []
@@ -71,6 +78,7 @@ def _entries(found):
         results = reading.protocols(r.evaluation.get("results"))
         if results:
             name = r.name if len(found) > 1 else str(r.run.get("method") or r.name)
+            name += f" on {r.evaluation['data']}" if len(_data(found)) > 1 else ""
             entries.append((name, colour(i), results, True))
     for kind, label in (("random", "random encoder"), ("supervised", "supervised")):
         seen = []
@@ -127,19 +135,19 @@ def _score_cell(score, share, best):
     return text
 
 
-def _verdicts(entries):
-    """One plain sentence a protocol: how far from the random encoder, and whether that is sure."""
-    random = [entry[:3] for entry in entries if not entry[3] and entry[0].startswith("random")]
-    if len(random) != 1:
-        return
-    for name, _, results, ours in entries:
-        if not ours:
-            continue
-        for protocol, result in results.items():
+def _verdicts(found):
+    """One plain sentence a protocol: how far from the random encoder, and whether that is sure.
+
+    Each run is held against its own baseline: another's may be of other data or another network.
+    """
+    for r in found:
+        random = reading.protocols(r.evaluation.get("random"))
+        name = r.name if len(found) > 1 else str(r.run.get("method") or r.name)
+        for protocol, result in reading.protocols(r.evaluation.get("results")).items():
             metric, score = next(iter(reading.scores(result).items()), ("", None))
             if not metric or ": " in metric:  # layers have their own chart
                 continue
-            other = reading.scores(reading.baseline(random[0][2], protocol)).get(metric)
+            other = reading.scores(reading.baseline(random, protocol)).get(metric)
             if other is None or not reading.is_share(metric, [score.value, other.value]):
                 continue
             gain = 100 * (score.value - other.value)
