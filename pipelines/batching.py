@@ -4,6 +4,7 @@ import functools
 
 import tensorflow as tf
 
+from tfssl.pipelines.augment.image import centre_crop
 from tfssl.pipelines.datasets import untuned
 from tfssl.pipelines.errors import BadInput
 
@@ -15,6 +16,7 @@ UNLABELLED = frozenset(
         "frames",
         "frames_right",
         "fps",
+        "frame_times",
         "audio",
         "sample_rate",
         "text",
@@ -84,7 +86,7 @@ def evaluation(ds, batch_size, size=None):
         ds: dataset of example dicts.
         batch_size: examples a batch; the last one may be smaller. Where the examples' shapes differ
             (clips and sounds of several lengths) each is a batch by itself.
-        size: side in pixels to which images and frames are resized.
+        size: side in pixels to which images and frames are brought: their central square, resized.
 
     Returns:
         Dataset of dicts: images and frames float32 in [0, 1], everything else as it was. Of a `ds`
@@ -92,17 +94,20 @@ def evaluation(ds, batch_size, size=None):
         many there are.
     """
 
-    def ready(example):
-        example = dict(example)
+    def ready(batch):
+        batch = dict(batch)
         for key in ("image", "image_right", "frames", "frames_right"):
-            if key in example:
-                pixels = tf.cast(example[key], tf.float32) / 255.0
-                if size is not None:
-                    pixels = tf.image.resize(pixels, [size, size], antialias=True)
-                example[key] = pixels
-        return example
+            if key in batch and size is not None:
+                batch[key] = centre_crop(batch[key], size)
+            elif key in batch:
+                batch[key] = tf.cast(batch[key], tf.float32) / 255.0
+        return batch
 
-    each = ds.map(ready, num_parallel_calls=tf.data.AUTOTUNE)
+    def single(example):
+        batch = ready({key: value[None] for key, value in example.items()})
+        return {key: value[0] for key, value in batch.items()}
+
+    each = ds.map(single, num_parallel_calls=tf.data.AUTOTUNE)
     batches = each.batch(batch_size if _is_uniform(each) else 1)
     batches = untuned(batches.prefetch(tf.data.AUTOTUNE))
     if hasattr(ds, "gather"):
@@ -138,6 +143,20 @@ def multitask(tasks):
 
     batches.preview = preview
     return batches
+
+
+def count_examples(ds):
+    """How many examples a dataset holds; one that does not know is read from end to end.
+
+    Raises:
+        BadInput: if it has no end.
+    """
+    count = int(ds.cardinality())
+    if count == tf.data.INFINITE_CARDINALITY:
+        raise BadInput("The data never ends; train on a finite dataset, for instance ds.take(n).")
+    if count == tf.data.UNKNOWN_CARDINALITY:
+        count = int(ds.reduce(tf.constant(0, tf.int64), lambda total, _: total + 1))
+    return count
 
 
 def _by_task(batches):
@@ -247,11 +266,7 @@ def _unlabelled(ds, views):
 def _steps(ds, batch_size):
     if batch_size < 1:
         raise BadInput(f"A batch of {batch_size} is none: choose a batch size of at least 1.")
-    count = int(ds.cardinality())
-    if count == tf.data.INFINITE_CARDINALITY:
-        raise BadInput("The data never ends; train on a finite dataset, for instance ds.take(n).")
-    if count == tf.data.UNKNOWN_CARDINALITY:
-        count = int(ds.reduce(tf.constant(0, tf.int64), lambda total, _: total + 1))
+    count = count_examples(ds)
     if count == 0:
         raise BadInput("The data holds no example: give a source, or a split, that has some.")
     if count < batch_size:

@@ -226,6 +226,16 @@ def test_evaluation_brings_images_of_several_sizes_to_one():
     assert np.all((batch["image"] >= 0) & (batch["image"] <= 1))
 
 
+def test_evaluation_crops_the_centre_and_stretches_nothing():
+    wide = np.zeros([1, 8, 24, 3], np.uint8)
+    wide[:, :, 8:16] = 255  # the central square
+    data = tf.data.Dataset.from_tensor_slices({"image": wide})
+    data.gather = lambda at: {"image": tf.gather(wide, at)}
+    batches = batching.evaluation(data, 1, size=4)
+    for image in (next(iter(batches))["image"], batches.gather(tf.constant([0]))["image"]):
+        np.testing.assert_allclose(image, np.ones([1, 4, 4, 3]), atol=1e-6)
+
+
 def test_evaluation_takes_examples_of_several_shapes_one_by_one():
     batches = list(batching.evaluation(unequal(), 4))
     assert len(batches) == COUNT and {len(batch["image"]) for batch in batches} == {1}
