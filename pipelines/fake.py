@@ -19,8 +19,9 @@ def examples(modality, batch=2, seed=0):
     """A batch of random examples with every agreed key, in the shapes that `world` gives them.
 
     Unlabelled: `image`, `image_right` uint8 [B, 64, 64, 3]; `frames`, `frames_right` uint8
-    [B, 16, 64, 64, 3] with `fps` float32 [B]; `audio` float32 [B, 16000] in [-1, 1], one second,
-    with `sample_rate` int64 [B]; `text`, `text_de`, `text_es` string [B]; `index` int64 [B].
+    [B, 16, 64, 64, 3] with `fps` float32 [B] and `frame_times` float32 [B, 16], which only files
+    have; `audio` float32 [B, 16000] in [-1, 1], one second, with `sample_rate` int64 [B];
+    `text`, `text_de`, `text_es` string [B]; `index` int64 [B].
 
     Annotation, [B, ...]: `label`, `action`, `material`, `colour` int64; `object_label` int64
     [3]; `boxes` float32 [T, 3, 4] (ymin, xmin, ymax, xmax in 0..1); `identity` int64 [T, 3];
@@ -57,6 +58,7 @@ def examples(modality, batch=2, seed=0):
         "frames": frames,
         "frames_right": pictures(random, (batch, LENGTH)),
         "fps": np.full([batch], FPS, np.float32),
+        "frame_times": np.tile(np.arange(LENGTH, dtype=np.float32) / FPS, [batch, 1]),
         "audio": sounds(random, batch),
         "sample_rate": np.full([batch], RATE, np.int64),
         **{key: sentences(random, batch, words) for key, words in WORDS.items()},

@@ -1,5 +1,6 @@
 """AVE-Net: what the distance alone decides, sounds that start by one law, and a shared space."""
 
+import fractions
 import shutil
 
 import keras
@@ -11,6 +12,7 @@ from tfssl import zoo
 from tfssl.encoders.audio import LogSpectrogram
 from tfssl.errors import BadInput
 from tfssl.evaluate.metrics import retrieval
+from tfssl.pipelines import batching, load
 
 ave_net = zoo.get("audio_visual.ave_net")
 SEED = tf.constant([7, 8], tf.int32)
@@ -178,6 +180,54 @@ def test_videos_of_a_folder_are_an_eighth_larger_than_the_network_sees_them(tmp_
     examples, x = run.dataset.preview(2)
     assert examples["frames"].shape == (2, 300, *sides, 3)
     assert x["image"].shape == (2, size, size, 3) and x["audio"].shape == (2, 16000)
+
+
+def changing_rate(path):
+    """5 s at 5 frames a second, then 5 s at 25, with a flash and a click at 5.00 s."""
+    import av
+
+    times = np.concatenate([np.arange(25) / 5, 5 + np.arange(125) / 25])
+    sound = np.zeros([1, 160000], "<i2")
+    sound[0, 80000:80400] = 30000
+    with av.open(str(path), "w") as out:
+        video, audio = out.add_stream("mpeg4", 25), out.add_stream("pcm_s16le", 16000)
+        video.width, video.height, video.pix_fmt, audio.layout = 16, 16, "yuv420p", "mono"
+        video.codec_context.time_base = fractions.Fraction(1, 100)
+        for time in times:
+            grey = np.full([16, 16, 3], 255 * (time == 5), np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, "rgb24")
+            frame.pts, frame.time_base = round(time * 100), fractions.Fraction(1, 100)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        frame = av.AudioFrame.from_ndarray(sound, "s16", "mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        out.mux(audio.encode(frame))
+        out.mux(audio.encode(None))
+
+
+def test_a_flash_and_its_click_stay_together_where_a_videos_rate_changes(tmp_path):
+    changing_rate(tmp_path / "a.mkv")
+    rate = 2000
+    keys = ("frames", "fps", "audio", "sample_rate")
+    clips = load(tmp_path, keys=keys, sample_rate=rate)
+    (seen,) = batching.train(clips, lambda examples, seed: examples, 1)
+    many = {key: tf.repeat(value, 1500, axis=0) for key, value in seen.items()}
+    x = ave_net.views(many, SEED, size=8, sample_rate=rate, misalignment=0.0)
+    flash = x["image"].numpy().mean(axis=(1, 2, 3)) > 0.5
+    loud = np.abs(x["audio"].numpy()) > 0.3
+    click = np.where(loud.any(axis=1), loud.argmax(axis=1) / rate, -1.0)
+    # The flash is nearest to the middle from 0.1 s before it to 0.02 s after it.
+    assert flash.sum() > 10
+    np.testing.assert_array_equal(flash, (click > 0.49) & (click < 0.61))
+
+
+def test_on_world_the_papers_rate_leaves_no_silence_behind():
+    run = ave_net.recipe(data="world:n=8,size=32", size=32, batch_size=4, width=2)
+    examples, x = run.dataset.preview(2)
+    assert list(examples["sample_rate"]) == [48000, 48000]
+    assert x["audio"].shape == (2, 48000)
+    loud = np.abs(x["audio"].numpy()).reshape(2, 3, -1).max(axis=2)
+    assert (loud > 1e-4).all()
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": 0.05}, {"sample_rate": 1000}])

@@ -1,10 +1,14 @@
 """Barlow Twins: the loss by its numbers, what it is blind to, and features that do not repeat."""
 
+import functools
+
 import cifar_learning
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import zoo_runs
+from zoo_runs import tiny_dense_encoder
 
 from tfssl import encoders, zoo
 from tfssl.encoders import residual
@@ -13,27 +17,13 @@ from tfssl.optimizers import LARS
 barlow_twins = zoo.get("image.barlow_twins")
 SQUARE = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
 LAMBDA = 0.0051
-
-
-def tiny():
-    image = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(16, 3, 2, activation="relu")(image)
-    return keras.Model(image, keras.layers.Dense(16)(keras.layers.Flatten()(x)))
+# What all pixels share is what an untrained network's features repeat.
+pair = functools.partial(zoo_runs.pair, brightness=1.0)
 
 
 def method(**options):
     keras.utils.set_random_seed(0)
-    return barlow_twins.BarlowTwins(tiny(), **{"widths": (32, 32, 16), **options})
-
-
-def pair(count=64, seed=0):
-    """Two noisy copies of random pictures, dark or bright as a whole: float32 [count, 2, 8, 8, 3].
-
-    What all pixels share is what an untrained network's features repeat.
-    """
-    rng = np.random.default_rng(seed)
-    picture = rng.uniform(size=[count, 1, 8, 8, 3]) + rng.uniform(-1, 1, size=[count, 1, 1, 1, 1])
-    return tf.constant(picture + 0.1 * rng.normal(size=[count, 2, 8, 8, 3]), tf.float32)
+    return barlow_twins.BarlowTwins(tiny_dense_encoder(), **{"widths": (32, 32, 16), **options})
 
 
 def loss(a, b, **options):
@@ -58,13 +48,12 @@ def test_the_worked_values():
     assert loss(np.tile(one, 4), np.tile(one, 4)) == pytest.approx(12 * LAMBDA, rel=1e-5)
 
 
-def test_the_loss_is_its_equation_and_no_correlation_exceeds_one():
+def test_the_loss_is_its_equation():
     a, b = np.random.default_rng(0).normal(size=[2, 9, 5])
     c = correlations(a, b)
     away = c**2 * (1 - np.eye(5))
     expected = ((1 - np.diag(c)) ** 2).sum() + LAMBDA * away.sum()
     assert loss(a, b) == pytest.approx(expected, rel=1e-5)
-    assert np.abs(c).max() <= 1
     # The diagonal is 1 exactly where both views are the same.
     assert loss(a, a, off_diagonal=0.0) == pytest.approx(0, abs=1e-6) and loss(a, b) > 1
 
@@ -103,7 +92,7 @@ def test_residual_branches_of_a_new_network_start_silent_and_can_wake():
     assert len(silent) == 8 and all(name.endswith("_2_norm") for name in silent)
     ours = encoders.get("resnet9")
     assert residual.silence(ours) == []  # its branches end in a ReLU
-    given = tiny()
+    given = tiny_dense_encoder()
     assert residual.get(given, 32) is given
 
 

@@ -292,3 +292,9 @@ def test_digits_and_world_are_read_without_their_labels():
     for spec in ("digits", "world:n=20,size=16"):
         next(iter(batching.train(load(spec, keys=("image", "index")), look, 8)))
     assert keys == {"image", "index"}
+
+
+def test_endless_data_cannot_be_counted():
+    with pytest.raises(BadInput, match="never ends"):
+        batching.count_examples(tf.data.Dataset.range(3).repeat())
+    assert batching.count_examples(tf.data.Dataset.range(9).filter(lambda i: i % 2 == 0)) == 5

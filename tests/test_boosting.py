@@ -55,7 +55,7 @@ def test_occlusion_changes_tiles_and_never_the_label_of_images_that_differ_in_si
         side = tf.shape(examples["image"])[1:2]  # in place of tiles and of an order
         return tf.cast(side, tf.float32) * tf.ones([1, 9, 1, 1, 1]), side
 
-    pretext = boosting.plus(batching.train(examples, puzzles, 6), seed=5)
+    pretext = boosting.jigsaw_plus_plus(batching.train(examples, puzzles, 6), seed=5)
     assert pretext.steps == 1
     counts = []
     for tiles, y in pretext.endless().take(8):

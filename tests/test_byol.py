@@ -4,31 +4,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from zoo_runs import pair, tiny_dense_encoder
 
 from tfssl import zoo
 
 byol = zoo.get("image.byol")
 
 
-def tiny():
-    image = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(16, 3, 2, activation="relu")(image)
-    return keras.Model(image, keras.layers.Dense(16)(keras.layers.Flatten()(x)))
-
-
 def method(**options):
     keras.utils.set_random_seed(0)
-    model = byol.BYOL(tiny(), hidden=32, width=8, **options)
+    model = byol.BYOL(tiny_dense_encoder(), hidden=32, width=8, **options)
     model.compile(keras.optimizers.SGD(0.1))
     return model
-
-
-def pair(count=32, seed=0):
-    """Two noisy copies of random pictures, float32 [count, 2, 8, 8, 3]."""
-    rng = np.random.default_rng(seed)
-    picture = rng.uniform(size=[count, 1, 8, 8, 3])
-    noisy = picture + 0.1 * rng.normal(size=[count, 2, 8, 8, 3])
-    return tf.constant(noisy, tf.float32)
 
 
 def test_the_two_views_follow_different_laws():
@@ -54,13 +41,13 @@ def test_the_loss_is_two_minus_two_cosines_for_either_view(target, each):
 
 
 def test_swapping_the_views_leaves_the_loss_unchanged():
-    model, x = method(), pair()
+    model, x = method(), pair(32)
     losses = [model.objective(v, None, model(v)) for v in (x, x[:, ::-1])]
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-5)
 
 
 def test_no_gradient_reaches_the_target():
-    model, x = method(), pair()
+    model, x = method(), pair(32)
     with tf.GradientTape() as tape:
         loss = model.objective(x, None, model(x, training=True))
     gradients = tape.gradient(loss, [w.value for w in model.target.weights])
@@ -74,11 +61,11 @@ def test_the_target_follows_the_weights_that_the_step_has_just_made():
     target = [w for copy in model.target.copies for w in copy.weights if "moving" not in w.path]
     assert len(online) == len(target)  # and nothing for the predictor
     start = [np.array(w) for w in online]
-    model.train_on_batch(pair())
+    model.train_on_batch(pair(32))
     for w0, w1, followed in zip(start, online, target):
         np.testing.assert_allclose(followed, 0.9 * w0 + 0.1 * np.array(w1), atol=1e-6)
     before = [np.array(w) for w in target]
-    model.train_on_batch(pair())
+    model.train_on_batch(pair(32))
     tau = 1 - 0.1 * (np.cos(np.pi / 10) + 1) / 2
     for w0, w1, followed in zip(before, online, target):
         np.testing.assert_allclose(followed, tau * w0 + (1 - tau) * np.array(w1), atol=1e-6)
@@ -104,7 +91,7 @@ class Bare(byol.BYOL):
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_features_stay_apart_with_a_predictor_and_collapse_without():
     spreads, losses = [], []
-    for make in (lambda: method(momentum=0.99), lambda: Bare(tiny())):
+    for make in (lambda: method(momentum=0.99), lambda: Bare(tiny_dense_encoder())):
         keras.utils.set_random_seed(0)
         model = make()
         model.compile(keras.optimizers.Adam(2e-3))

@@ -10,6 +10,7 @@ import tensorflow as tf
 import zoo_runs
 
 from tfssl import evaluate, zoo
+from tfssl.errors import BadInput
 from tfssl.layers.generator import generator, unnoticed
 from tfssl.objectives import adversarial
 
@@ -170,3 +171,10 @@ def test_a_pass_over_photographs_makes_a_better_discriminator_than_an_untrained_
         "image.dcgan", shared, epochs=1, protocol=evaluate.linear, tap="c3"
     )
     assert trained > untrained + 0.01
+
+
+@pytest.mark.parametrize("name", ["dcgan", "bigan", "self_gan", "spot_artifacts"])
+def test_a_size_that_cannot_be_halved_is_refused(name):
+    module = zoo.get(f"image.{name}")
+    with pytest.raises(BadInput, match=r"size 30 cannot be halved 3 times.*24 or 32"):
+        module.recipe(**{**module.SMALL, "size": 30})

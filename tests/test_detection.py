@@ -12,7 +12,7 @@ from tfssl import encoders
 from tfssl.errors import BadInput
 from tfssl.evaluate.detection import counted, detection, overlap, score, voc_ap
 from tfssl.evaluate.model_garden import backbone
-from tfssl.pipelines import errors
+from tfssl.pipelines import errors, sources
 from tfssl.pipelines.sources import annotated
 
 
@@ -268,14 +268,14 @@ def test_boxes_of_every_form_are_the_same(form, tmp_path):
 
 @pytest.fixture
 def voc(tmp_path, monkeypatch):
-    """tfds:voc/2007 as TFDS leaves it on the disk, of a few made pictures."""
+    """tfds:voc as TFDS leaves it on the disk, of a few made pictures; 2012's test has no truth."""
     import tensorflow_datasets as tfds
 
     names = ["aeroplane", "bicycle", "bird"]
 
     class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("5.0.0")
-        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="2007"),)
+        BUILDER_CONFIGS = tuple(tfds.core.BuilderConfig(name=year) for year in ("2007", "2012"))
         pkg_dir_path = tmp_path
 
         def _info(self):
@@ -296,10 +296,10 @@ def voc(tmp_path, monkeypatch):
             return {
                 "train": self._generate_examples(6),
                 "validation": self._generate_examples(6),
-                "test": self._generate_examples(5),
+                "test": self._generate_examples(5, self.builder_config.name == "2007"),
             }
 
-        def _generate_examples(self, count):
+        def _generate_examples(self, count, told=True):
             for i in range(count):
                 objects = [
                     {"label": i % 3, "bbox": tfds.features.BBox(*BOX), "is_difficult": False},
@@ -314,13 +314,14 @@ def voc(tmp_path, monkeypatch):
                     {
                         "image": np.full((30 + i, 40, 3), 20 * i, np.uint8),
                         "image/filename": f"{i}.jpg",
-                        "objects": objects,
-                        "labels": sorted({i % 3, 2}),
-                        "labels_no_difficult": [i % 3],
+                        "objects": objects if told else [],
+                        "labels": sorted({i % 3, 2}) if told else [],
+                        "labels_no_difficult": [i % 3] if told else [],
                     },
                 )
 
-    Voc(data_dir=tmp_path, config="2007").download_and_prepare()
+    for year in ("2007", "2012"):
+        Voc(data_dir=tmp_path, config=year).download_and_prepare()
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
 
 
@@ -341,6 +342,17 @@ def test_a_prepared_voc_gives_boxes_and_its_train_is_trainval(voc):
         annotated.segmented("tfds:voc/2007")
 
 
+def test_a_prepared_voc_without_a_test_trains_on_train_and_is_measured_on_val(voc):
+    def size(year, split, measured):
+        spec = f"tfds:voc/{year}"
+        return int(annotated.tagged(spec, split, trainval=measured == "test").cardinality())
+
+    assert (size(2007, "train", "test"), size(2007, "test", "test")) == (12, 5)
+    assert (size(2007, "train", "val"), size(2007, "val", "val")) == (6, 6)
+    assert (size(2012, "train", "test"), size(2012, "test", "test")) == (6, 6)
+    assert all(len(e["labels"]) for e in annotated.tagged("tfds:voc/2012", "test"))
+
+
 def test_the_shared_sets_of_boxes_read(shared):
     folder = shared / "data" / "detection_small"
     for name, classes in (("raccoon", 1), ("kangaroo", 1), ("coco", 75)):
@@ -351,3 +363,108 @@ def test_the_shared_sets_of_boxes_read(shared):
             boxes = example["boxes"].numpy()
             assert (boxes[:, :2] < boxes[:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 1
             assert example["image"].shape[-1] == 3
+
+
+def as_devkit(folder, *lists):
+    """Six pictures of a VOCdevkit in lists of names; those whose number is above 5 have no .xml."""
+    as_voc(folder)
+    note = (folder / "Annotations" / "000001.xml").read_text()
+    for file in (folder / "ImageSets" / "Main").iterdir():
+        file.unlink()
+    for i in range(1, 7):
+        saved(folder / "JPEGImages" / f"{i:06d}.jpg", IMAGE)
+        if i < 6:
+            (folder / "Annotations" / f"{i:06d}.xml").write_text(note)
+    names = {"train": (1, 2), "val": (3,), "trainval": (1, 2, 3), "test": (4, 5), "untold": (5, 6)}
+    for split in lists:
+        text = "".join(f"{i:06d}\n" for i in names[split])
+        (folder / "ImageSets" / "Main" / f"{split.replace('untold', 'test')}.txt").write_text(text)
+
+
+VAL = ("train", "val", "trainval")
+
+
+@pytest.mark.parametrize(
+    "lists, measured, sizes",
+    [
+        (VAL, "test", (2, 1)),
+        (VAL, "val", (2, 1)),
+        ((*VAL, "untold"), "test", (2, 1)),
+        ((*VAL, "test"), "test", (3, 2)),
+        ((*VAL, "test"), "val", (2, 1)),
+    ],
+)
+@pytest.mark.parametrize("form", [annotated.boxed, annotated.tagged])
+def test_no_picture_is_both_trained_and_tested_on(form, lists, measured, sizes, tmp_path):
+    as_devkit(tmp_path, *lists)
+    parts = [form(tmp_path, part, trainval=measured == "test") for part in ("train", measured)]
+    assert not set(parts[0].paths) & set(parts[1].paths)
+    assert tuple(len(list(part)) for part in parts) == sizes
+
+
+def test_damaged_pictures_are_skipped_listed_and_counted(tmp_path):
+    as_devkit(tmp_path, *VAL)
+    picture = tmp_path / "JPEGImages" / "000001.jpg"
+    picture.write_bytes(picture.read_bytes()[:200])
+    for form in (annotated.boxed, annotated.tagged):
+        data = form(tmp_path, "train")
+        assert [int(example["index"]) for example in data] == [0]
+        assert [path for path, _ in data.broken] == ["JPEGImages/000001.jpg"] and data.total == 2
+        assert [path[-10:] for path in data.paths] == ["000002.jpg"]
+    few = pytest.raises(errors.BadInput, match=r"1 of 2 files are broken .*000001.jpg")
+    with sources.accepting(0.4), few:
+        annotated.boxed(tmp_path, "train")
+    (tmp_path / "JPEGImages" / "000002.jpg").unlink()
+    none = pytest.raises(errors.BadInput, match="nothing is left to read")
+    with sources.accepting(1.0), none:
+        annotated.boxed(tmp_path, "train")
+
+
+def replaced(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+COCO, VOC, TABLE = "annotations/instances_train2017.json", "Annotations/000001.xml", "boxes.csv"
+
+
+@pytest.mark.parametrize(
+    "form, name, old, new, told",
+    [
+        (as_table, TABLE, "dog,4", "dog,four", "row 2, column 'xmin': 'four' is no number"),
+        (as_table, TABLE, "dog,4", "dog,nan", "row 2, column 'xmin': 'nan'"),
+        (as_table, TABLE, "40,20,cat", "0,20,cat", "row 3: .*0 x 20 pixels"),
+        (as_table, TABLE, ",24,15", ",24", "row 2, column 'ymax'"),
+        (as_table, TABLE, "40,20,cat", "40,20,", "row 3, column 'class' is empty"),
+        (as_yolo, "boxes_yolo.csv", "0.35", "x", "row 2, column 'cx'"),
+        (as_coco, COCO, "{", "", "no JSON"),
+        (as_coco, COCO, "{", '[{"images":', "no JSON"),
+        (as_coco, COCO, '"images": [', '"images": 3, "x": [', "not of COCO's form"),
+        (as_coco, COCO, '"width": 40, ', "", r"images\[0\].* has no 'width'"),
+        (as_coco, COCO, '"image_id": 7', '"image_id": 8', r"annotations\[0\].*no image .* 8"),
+        (as_coco, COCO, '"category_id": 17', '"category_id": 1', r"annotations\[1\].*category"),
+        (as_coco, COCO, "[4, 5, 20, 10]", "[4, 5, 20]", r"annotations\[0\] cannot be understood"),
+        (as_coco, COCO, "[4, 5, 20, 10]", '["a", 5, 20, 10]', r"annotations\[0\], 'bbox': 'a'"),
+        (as_coco, COCO, '"id": 18, ', "", "categories has no 'id'"),
+        (as_voc, VOC, "</a>", "", "no XML"),
+        (as_voc, VOC, "<width>40</width>", "", "has no <size><width>"),
+        (as_voc, VOC, "<xmin>5", "<xmin>five", "'five' is no number"),
+        (as_voc, VOC, "<name>cat</name>", "", "has no <name>"),
+        (as_voc, "ImageSets/Main/trainval.txt", "1", "1\n000009", "names 000009"),
+    ],
+)
+def test_a_fault_in_annotations_is_told_with_its_file(form, name, old, new, told, tmp_path):
+    form(tmp_path)
+    replaced(tmp_path / name, old, new)
+    with pytest.raises(errors.BadInput, match=f"{name.rpartition('/')[2]}.*{told}"):
+        annotated.boxed(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    "encoder", [("text_bag", {"dim": 8}), ("audio_cnn", {"width": 4}), ("cnn3d", {"width": 4})]
+)
+def test_detection_with_an_encoder_of_another_kind_is_refused(encoder):
+    name, settings = encoder
+    with pytest.raises(BadInput, match="detection needs an encoder of pictures"):
+        detection(encoders.get(name, **settings), squares(2), squares(2))

@@ -394,6 +394,79 @@ def test_what_a_protocol_cannot_measure_is_named(run, tmp_path):
     refused(*words, "--json", tmp_path, naming="--json")
 
 
+@pytest.fixture
+def wood(tmp_path):
+    """Twelve pictures with boxes of two classes, one of them damaged."""
+    folder = pictures(tmp_path / "wood", 12)
+    lines = ["file,class,xmin,ymin,xmax,ymax,width,height"]
+    lines += [f"{i}.jpg,{'ab'[i % 2]},1,1,9,9,12,12" for i in range(12)]
+    (folder / "boxes.csv").write_text("\n".join(lines))
+    (folder / "3.jpg").write_bytes((folder / "3.jpg").read_bytes()[:300])
+    return folder
+
+
+def test_damaged_pictures_with_boxes_are_skipped_listed_and_counted(run, wood):
+    words = ("evaluate", run, "--data", wood, "--protocol", "voc07", "--size", 16, "--quiet")
+    done = call(*words)
+    assert done.code == 0 and "broken: 3.jpg: " in done.err, done
+    assert "files are broken and were skipped." in done.err
+    refused(*words, "--max-broken", 0.01, naming=["--max-broken 0.01", "3.jpg"])
+
+
+def test_annotations_that_cannot_be_read_are_named(run, wood):
+    words = ("evaluate", run, "--data", wood, "--protocol", "voc07", "--quiet")
+    table = wood / "boxes.csv"
+    table.write_text(table.read_text().replace("5.jpg,b,1", "5.jpg,b,left"))
+    refused(*words, naming=["boxes.csv, row 7, column 'xmin'", "'left'"])
+    table.unlink()
+    (wood / "annotations").mkdir()
+    for split in ("train", "val"):
+        (wood / "annotations" / f"instances_{split}.json").write_text("{")
+    refused(*words, naming="instances_train.json is no JSON")
+
+
+def test_an_encoder_of_other_channels_or_another_length_is_told_what_it_takes(tmp_path):
+    import keras
+
+    import tfssl
+
+    inputs = keras.Input((None, None, 1))
+    depth = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    tfssl.export(depth, tmp_path / "depth")
+    fixed = tf.Module()
+    fixed.call = tf.function(
+        lambda x: tf.reshape(x, [-1, 16, 1000])[..., 0],
+        input_signature=[tf.TensorSpec([None, 16000], tf.float32)],
+    )
+    tf.saved_model.save(fixed, str(tmp_path / "fixed"), signatures=fixed.call)
+    for name in "ab":
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for i in range(6):
+            sound(tmp_path / "sounds" / name / f"{i}.wav", np.sin(np.arange(8000) * 0.1 * (i + 1)))
+    for name, source, takes in (
+        ("depth", "digits", ["1 channel ", "examples have 3"]),
+        ("fixed", tmp_path / "sounds", ["16000 values", "examples have 8000"]),
+    ):
+        words = (tmp_path / name, "--data", source, "--protocol", "knn", "--quiet")
+        refused("evaluate", *words, naming=[tmp_path / name, *takes])
+        refused("embed", tmp_path / name, source, "--out", tmp_path / "f.npz", naming=takes)
+
+
+@pytest.mark.parametrize("name, settings", [("text_bag", {"dim": 8}), ("audio_cnn", {"width": 4})])
+def test_maps_and_boxes_are_not_asked_of_encoders_of_another_kind(name, settings, tmp_path):
+    import tfssl
+    from tfssl import encoders
+
+    tfssl.export(encoders.get(name, **settings), tmp_path / "encoder")
+    words = ("evaluate", tmp_path / "encoder", "--data", "world:size=32,n=4", "--quiet")
+    for protocol, told in (
+        ("segmentation", "needs an encoder of pictures"),
+        ("detection", "needs an encoder of pictures"),
+        ("voc07", "the encoder takes"),
+    ):
+        refused(*words, "--protocol", protocol, naming=[tmp_path / "encoder", told])
+
+
 def test_a_full_disk_is_told_in_a_sentence():
     text = callers_fault(OSError(28, os.strerror(28)))
     assert "No space left" in text and callers_fault(RuntimeError(f"f.data; {text}"))

@@ -208,6 +208,32 @@ def test_broken_files_are_listed_with_the_same_words_as_load(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+def test_a_folder_that_cannot_be_opened_is_listed_among_the_broken(tmp_path, monkeypatch):
+    from test_sources import closed
+
+    for i in range(8):
+        write_wav(tmp_path / "in" / "ab"[i % 2] / f"{i}.wav", 0.5 * np.sin(np.arange(4000) * 0.3))
+    closed(monkeypatch, tmp_path / "in" / "b")
+    report = ingest(tmp_path / "in", tmp_path / "out")
+    assert report.broken == [("b", "a folder that cannot be opened: Permission denied")]
+    assert str(report).splitlines()[-1] == "1 of 5 files are broken and were skipped."
+    assert pipelines.load(tmp_path / "out", "all").broken == report.broken
+
+
+def test_the_clock_of_a_changing_rate_is_kept_in_shards(tmp_path):
+    from test_ave_net import changing_rate
+
+    (tmp_path / "in").mkdir()
+    changing_rate(tmp_path / "in" / "a.mkv")
+    ingest(tmp_path / "in", tmp_path / "out")
+    for folder in ("in", "out"):
+        (one,) = pipelines.load(tmp_path / folder, keys=("frames", "audio")).as_numpy_iterator()
+        flash = one["frame_times"][np.argmax(one["frames"].mean(axis=(1, 2, 3)))]
+        click = np.argmax(np.abs(one["audio"]) > 0.3) / one["sample_rate"]
+        assert flash == pytest.approx(5.0) and click == pytest.approx(5.0, abs=1e-3)
+        assert len(one["audio"]) / one["sample_rate"] == pytest.approx(10.0, abs=0.05)
+
+
 KILLED = """
 import sys, time
 from tfssl.pipelines import ingest

@@ -108,4 +108,4 @@ def test_without_swapping_noise_is_learnt_by_heart_and_neighbours_are_no_better_
     print(losses, found)
     assert losses[False][-1] < losses[False][0] - 0.05
     assert losses[True][-1] < losses[False][-1]
-    assert found[True] >= found[False]
+    assert found[True] > found[False]

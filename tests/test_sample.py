@@ -234,6 +234,43 @@ def test_frames_are_misaligned_by_up_to_a_second_as_far_as_the_video_goes():
     assert (off[start < 0.02] >= -0.52).all() and number.min() == 0 and number.max() == 74
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_frames_of_a_changing_rate_are_paired_by_when_they_were_taken(given):
+    """5 s at 5 frames a second, then 5 s at 25; at 5.00 s a flash and a click."""
+    times = np.concatenate([np.arange(25) / 5, 5 + np.arange(125) / 25]).astype(np.float32)
+    count, rate = 2000, 1000
+    frames = np.broadcast_to(np.arange(150, dtype=np.uint8)[:, None, None, None], [150, 1, 1, 3])
+    frames = np.broadcast_to(frames, [count, *frames.shape])
+    sound = np.broadcast_to(np.eye(1, 10 * rate, 5 * rate, dtype=np.float32), [count, 10 * rate])
+    options = {"times": np.tile(times, [count, 1])} if given else {}
+    image, heard = pairs.frame_and_sound(frames, 150 / 10, sound, rate, SEED, **options)
+    number, heard = np.asarray(image)[:, 0, 0, 0].astype(int), np.asarray(heard)
+    clicks = heard.any(axis=1)
+    assert 0.05 < clicks.mean() < 0.2
+    flashes = clicks[number == 25]
+    if not given:  # by the rate alone the flash is at 1.67 s
+        assert not flashes.any()
+        return
+    assert len(flashes) > 10 and flashes.all()
+    start = 5 - heard[clicks].argmax(axis=1) / rate
+    frame = times[number[clicks]]
+    assert (np.abs(frame - (start + 0.5)) <= np.where(start + 0.5 < 5, 0.1, 0.02) + 1e-3).all()
+    seconds = times[np.unique(number)]
+    assert seconds.min() < 0.7 and seconds.max() > 9.4
+
+
+@pytest.mark.parametrize("fps", [10.0, 25.0, 29.97])
+def test_a_steady_rate_and_its_times_draw_the_same(fps):
+    frames = np.broadcast_to(
+        np.arange(90, dtype=np.uint8)[None, :, None, None, None], [999, 90, 1, 1, 3]
+    )
+    times = np.tile(np.arange(90, dtype=np.float32) / np.float32(fps), [999, 1])
+    for misalignment in (0.0, 1.0):
+        clip = (frames, fps, sounds(999, 90 / fps), 1000, SEED, 1.0, 0.04, misalignment)
+        for a, b in zip(pairs.frame_and_sound(*clip), pairs.frame_and_sound(*clip, times)):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_quarters_are_the_image_and_odd_sides_are_refused():
     image = coordinates(2, 8, 12)
     quarters = np.asarray(patches.quadrants(image))

@@ -12,7 +12,7 @@ from tfssl import evaluate
 from tfssl.errors import BadInput
 from tfssl.evaluate import metrics
 from tfssl.evaluate.segmentation import confusion, mean, per_class
-from tfssl.pipelines import errors
+from tfssl.pipelines import errors, sources
 from tfssl.pipelines.sources import annotated
 
 
@@ -140,6 +140,8 @@ def test_a_saved_model_and_a_transformers_tokens_serve(tiny, tmp_path):
     tokens = encoders.get("vit_mini", size=32)
     result = evaluate.segmentation(tokens, *parts, iterations=2)
     assert result["taps"] == [encoders.tap_names(tokens)[-1]]
+    with pytest.raises(BadInput, match="32 x 32 pixels only, not of 64 x 64"):
+        evaluate.segmentation(tokens, *parts, size=64)
     flat = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D()])
     with pytest.raises(BadInput):
         evaluate.segmentation(flat, *parts)
@@ -204,6 +206,38 @@ def test_sources_without_maps_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(BadInput, match="map of classes"):
         rows = tf.data.Dataset.from_tensor_slices({"image": np.zeros((2, 8, 8, 3), np.uint8)})
         evaluate.segmentation(None, rows, rows)
+
+
+@pytest.mark.parametrize("form", [as_camvid, as_voc, as_coco])
+def test_damaged_pictures_and_maps_are_skipped_listed_and_counted(form, tmp_path):
+    images, truth = painted(6)
+    form(tmp_path, images, truth.astype(np.uint8))
+    picture, classes = max(tmp_path.rglob("0.jpg")), max(tmp_path.rglob("2.png"))
+    for path in (picture, classes):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    data = annotated.segmented(str(tmp_path))
+    rows = list(data)
+    assert [int(example["index"]) for example in rows] == [0, 1] and data.total == 4
+    for example, position in zip(rows, (1, 3)):
+        np.testing.assert_array_equal(example["segmentation"], truth[position])
+    named = {path.relative_to(tmp_path).as_posix() for path in (picture, classes)}
+    assert {path for path, _ in data.broken} == named
+    assert not annotated.segmented(str(tmp_path), "test").broken
+    with sources.accepting(0.4), pytest.raises(errors.BadInput, match="2 of 4 files are broken"):
+        annotated.segmented(str(tmp_path))
+
+
+@pytest.mark.parametrize("name, settings", [("text_bag", {"dim": 8}), ("audio_cnn", {"width": 4})])
+def test_an_encoder_of_another_kind_is_refused(name, settings, tmp_path):
+    import tfssl
+    from tfssl import encoders
+
+    encoder = encoders.get(name, **settings)
+    tfssl.export(encoder, tmp_path / "encoder")
+    for each in (encoder, tfssl.load(tmp_path / "encoder")):
+        with pytest.raises(BadInput, match="segmentation needs an encoder of pictures"):
+            evaluate.segmentation(each, painted(2), painted(2))
 
 
 def test_in_world_a_pixels_class_is_its_objects(tiny):

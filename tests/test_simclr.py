@@ -34,6 +34,37 @@ def test_the_loss_is_the_mean_over_all_views_of_the_projections_and_the_features
     assert float(model.objective(None, None, views)) == pytest.approx(0.668040, abs=1e-6)
 
 
+def test_the_network_sees_either_view_by_itself():
+    model = simclr.SimCLR(zoo_runs.tiny_image_encoder())
+    x = zoo_runs.pair(6)
+    z = model(x)
+    for view in range(2):
+        np.testing.assert_allclose(
+            z[:, view], model.projector(model.encoder(x[:, view])), atol=1e-6
+        )
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = model.objective(x, None, model(x, training=True))
+    seen = np.abs(tape.gradient(loss, x)).max(axis=(2, 3, 4))  # [B, 2]
+    assert (seen > 0).all()
+
+
+def test_eight_passes_over_digits_tell_unseen_ones_better_than_the_untrained_network():
+    """Of 200 labelled digits; measured with three seeds: 85 % untrained, 1.3 to 2.8 more after."""
+    digits = next(iter(pipelines.load("digits", "all", keys=("image", "label")).batch(1797)))
+    order = np.random.default_rng(0).permutation(1797)
+    images, labels = (digits[key].numpy()[order] for key in ("image", "label"))
+    known, unseen = ((images[part], labels[part]) for part in (slice(200), slice(1200, None)))
+    keras.utils.set_random_seed(0)
+    options = dict(encoder="conv4", size=16, epochs=8, learning_rate=1.0)
+    data = tf.data.Dataset.from_tensor_slices({"image": images[:1200]})
+    run = simclr.recipe(**{**simclr.SMALL, **options, "data": data})
+    untrained = evaluate.knn(run.model.encoder, known, unseen)["top1"]
+    run.fit(verbose=0)
+    trained = evaluate.knn(run.model.encoder, known, unseen)["top1"]
+    assert trained > untrained + 0.01, (trained, untrained)
+
+
 def histogram(images):
     """Share of pixels by colour, 4 x 4 x 4 bins: images [B, H, W, 3] in [0, 1] -> [B, 64]."""
     levels = np.minimum(np.asarray(images) * 4, 3).astype(int)

@@ -5,28 +5,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from zoo_runs import pair, tiny_dense_encoder
 
 from tfssl import zoo
 
 simsiam = zoo.get("image.simsiam")
 
 
-def tiny():
-    image = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(16, 3, 2, activation="relu")(image)
-    return keras.Model(image, keras.layers.Dense(16)(keras.layers.Flatten()(x)))
-
-
 def method(kind=simsiam.SimSiam):
     keras.utils.set_random_seed(0)
-    return kind(tiny(), hidden=(32, 32), width=16, bottleneck=8)
-
-
-def pair(count=64, seed=0):
-    """Two noisy copies of random pictures, float32 [count, 2, 8, 8, 3]."""
-    rng = np.random.default_rng(seed)
-    picture = rng.uniform(size=[count, 1, 8, 8, 3])
-    return tf.constant(picture + 0.1 * rng.normal(size=[count, 2, 8, 8, 3]), tf.float32)
+    return kind(tiny_dense_encoder(), hidden=(32, 32), width=16, bottleneck=8)
 
 
 def loss_of(p, z):
@@ -84,7 +72,13 @@ def test_embeddings_are_standardised_view_by_view_and_nothing_can_undo_it():
 def test_the_predictors_rate_stays_while_the_encoders_falls():
     batch = {"image": np.zeros([8, 8, 8, 3], np.uint8)}
     data = tf.data.Dataset.from_tensor_slices(batch)
-    small = {**simsiam.SMALL, "encoder": tiny(), "size": 8, "hidden": (8,), "width": 8}
+    small = {
+        **simsiam.SMALL,
+        "encoder": tiny_dense_encoder(),
+        "size": 8,
+        "hidden": (8,),
+        "width": 8,
+    }
     rate = small["learning_rate"]
     run = simsiam.recipe(**{**small, "data": data, "batch_size": 4, "epochs": 5})
     optimizer, mine = run.model.optimizer, run.model.predictor.trainable_variables

@@ -226,3 +226,9 @@ def test_the_recipe_counts_the_words_once_and_publishes_strings_in():
     np.testing.assert_allclose(encoder(tf.constant(["B a!"]))[0], mean, atol=1e-6)
     with pytest.raises(BadInput, match="least"):
         skip_gram.recipe(**{**skip_gram.SMALL, "data": data, "least": 1000})
+
+
+def test_padding_brings_no_vectors():
+    known = dict(vocabulary=("w0", "w1", "w2"), counts=(1, 1, 1))
+    x = skip_gram.views(sentences("w0 w1 w2"), SEED, **known, words=1000)
+    assert tiny()(x)["noise"].shape == (3, 10, 5)

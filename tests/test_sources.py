@@ -1,6 +1,7 @@
 """Sources: splits that hold for ever, files of every kind, and bad input told in one sentence."""
 
 import csv
+import fractions
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from PIL import Image
 
 from tfssl import pipelines
 from tfssl.pipelines import BadInput
-from tfssl.pipelines.sources import broken_report, folders, records, require, splits
+from tfssl.pipelines.sources import broken_report, folders, media, records, require, splits
 
 
 def picture(path, size=(8, 8), seed=0, mode="RGB", **options):
@@ -244,6 +245,46 @@ def test_a_run_inside_a_folder_of_pictures_gives_none(tmp_path):
     ]
 
 
+def closed(monkeypatch, folder):
+    """Let a folder be one that may not be opened, also for root."""
+    scandir, listdir = os.scandir, os.listdir
+
+    def refusing(function):
+        def opened(path="."):
+            if path in (folder, os.fspath(folder)):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return function(path)
+
+        return opened
+
+    monkeypatch.setattr(os, "scandir", refusing(scandir))
+    monkeypatch.setattr(os, "listdir", refusing(listdir))
+
+
+@pytest.mark.parametrize("own", ["", "train/"])
+def test_a_folder_that_cannot_be_opened_is_named_and_counted(tmp_path, monkeypatch, own):
+    for i in range(4):
+        picture(tmp_path / f"{own}cat" / f"{i}.png", seed=i)
+        picture(tmp_path / f"{own}dog" / "deep" / f"{i}.png", seed=i)
+        picture(tmp_path / "test" / f"{i}.png", seed=i)
+    closed(monkeypatch, tmp_path / f"{own}dog" / "deep")
+    dataset = pipelines.load(tmp_path, "all")
+    reason = "a folder that cannot be opened: Permission denied"
+    assert dataset.broken == [(f"{own}dog/deep", reason)] and dataset.total == 9
+    assert len(dataset.paths) == 8
+    lines = broken_report(dataset.broken, dataset.total).splitlines()
+    assert lines[0] == f"broken: {own}dog/deep: {reason}" and lines[1].startswith("1 of 9 files")
+
+
+@pytest.mark.parametrize("which", ["", "train", "deep"])
+def test_a_folder_of_which_nothing_can_be_opened_is_refused(tmp_path, monkeypatch, which):
+    for name in ("train", "test") if which == "train" else ("deep",):
+        picture(tmp_path / name / "1.png")
+    closed(monkeypatch, tmp_path / which)
+    with pytest.raises(BadInput, match="cannot be opened: Permission denied"):
+        pipelines.load(tmp_path, "test")
+
+
 def test_a_link_to_itself_costs_one_file_and_a_name_of_two_lines_one_line(tmp_path):
     for i in range(6):
         picture(tmp_path / f"{i}.png", seed=i)
@@ -424,6 +465,117 @@ def test_clips_too_many_for_memory_are_read_as_they_come(tmp_path, monkeypatch):
     for a, b in zip(held.as_numpy_iterator(), streamed.as_numpy_iterator()):
         for key in a:
             np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_videos_are_read_for_their_sound_alone(tmp_path):
+    for i, sound in enumerate((0.5, 0.4, None)):
+        clip(tmp_path / f"{i}.mp4", frames=20 + i, sound=sound, sound_from=0.3)
+    whole = clip(tmp_path / "cut.avi", frames=60).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    both = pipelines.load(tmp_path, "all", keys=("frames", "audio"))
+    heard = pipelines.load(tmp_path, "all", keys=("audio",))
+    assert set(heard.element_spec) == {"audio", "sample_rate", "index"}
+    assert [path for path, _ in heard.broken] == ["2.mp4", "cut.avi"]
+    assert "cut short" in heard.broken[1][1]
+    for a, b in zip(heard.as_numpy_iterator(), both.as_numpy_iterator()):
+        least = min(len(a["audio"]), len(b["audio"]))
+        assert least >= 2 * 16000 and not a["audio"][:3200].any()  # AAC begins a packet early
+        np.testing.assert_array_equal(a["audio"][:least], b["audio"][:least])
+
+
+@pytest.mark.parametrize("keys", [("audio",), ("frames", "audio")])
+def test_a_clip_of_a_video_ends_with_it_also_for_its_sound_alone(tmp_path, keys):
+    clip(tmp_path / "v.mp4", frames=40, fps=10)
+    (tmp_path / "c.csv").write_text("video,start,end\nv.mp4,0.5,1.5\nv.mp4,0.51,0.55\n")
+    table = pipelines.load(tmp_path / "c.csv", "all", keys=keys)
+    sounds = values(table, "audio")
+    assert sounds[0].shape == (16000,)
+    if "frames" in keys:
+        assert table.broken == [("v.mp4", "no frame lies between 0.51 and 0.55 s")]
+    else:
+        assert sounds[1].shape == (640,)
+
+
+def write_packets(path, starts, length=1024, rate=16000):
+    """A sound in Matroska whose packets of a loud `length` begin at `starts`, in seconds."""
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate)
+        stream.layout = "mono"
+        for start in starts:
+            frame = av.AudioFrame.from_ndarray(np.full([1, length], 9999, "<i2"), "s16", "mono")
+            frame.sample_rate, frame.pts = rate, round(start * rate)
+            frame.time_base = fractions.Fraction(1, rate)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.004, 0.04, 0.2])
+def test_pauses_between_packets_add_up_however_short(tmp_path, pause):
+    starts = np.arange(157) * (0.064 + pause)
+    samples = media.sound(write_packets(tmp_path / "a.mka", starts))
+    ends = starts[-1] + 0.064
+    assert len(samples) / 16000 == pytest.approx(ends, abs=media.GAP)
+    assert (np.abs(samples) > 0.2).sum() / 16000 == pytest.approx(157 * 0.064, rel=0.01)
+
+
+def test_stamps_that_tremble_or_overlap_leave_the_sound_as_it_is(tmp_path):
+    random = np.random.default_rng(0)
+    starts = np.arange(157) * 0.064
+    trembling = starts + random.uniform(0, 0.02, 157)
+    for name, stamps in {"tremble": trembling, "overlap": starts * 0.9}.items():
+        samples = media.sound(write_packets(tmp_path / f"{name}.mka", stamps))
+        assert len(samples) == pytest.approx(157 * 1024, abs=2)
+        assert (np.abs(samples[100:-100]) > 0.2).all()
+
+
+# What the eight EXIF orientations do, by ffmpeg's matrix a b c d: (x, y) goes to (ax+cy, bx+dy).
+ORIENTATIONS = {
+    (1, 0, 0, 1): lambda p: p,
+    (-1, 0, 0, 1): np.fliplr,
+    (1, 0, 0, -1): np.flipud,
+    (-1, 0, 0, -1): lambda p: np.rot90(p, 2),
+    (0, 1, -1, 0): lambda p: np.rot90(p, -1),  # as a telephone held upright writes it
+    (0, -1, 1, 0): lambda p: np.rot90(p, 1),
+    (0, 1, 1, 0): lambda p: p.transpose(1, 0, 2),
+    (0, -1, -1, 0): lambda p: np.rot90(p, 2).transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("signs", list(ORIENTATIONS))
+def test_videos_are_turned_and_mirrored_as_their_matrix_says(tmp_path, signs):
+    import av
+
+    one, (a, b, c, d) = 1 << 16, signs
+    matrix = [a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30]
+    stored = np.zeros([48, 64, 3], np.uint8)
+    stored[:24, :32, 0], stored[:24, 32:] = 255, 255  # red, beside white
+    expected = ORIENTATIONS[signs](stored)
+    np.testing.assert_array_equal(media.displayed(stored, np.array(matrix, np.int32)), expected)
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("mpeg4", 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if not hasattr(stream, "set_display_matrix"):
+            pytest.skip("this PyAV writes no display matrix")
+        stream.set_display_matrix(matrix)
+        for _ in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(stored, "rgb24")))
+        out.mux(stream.encode(None))
+    (one,) = values(pipelines.load(tmp_path, keys=("frames",)), "frames")
+    assert one.shape == (3, *expected.shape)
+    assert np.abs(one[0].astype(int) - expected).mean() < 10
+
+
+def test_a_matrix_between_the_quarters_means_the_nearest():
+    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    for degrees, turned in {30: picture, 60: np.rot90(picture), 89: np.rot90(picture)}.items():
+        turn = np.deg2rad(degrees)
+        a, b, c, d = np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)
+        matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1]) * 65536
+        np.testing.assert_array_equal(media.displayed(picture, matrix.astype(np.int32)), turned)
+    np.testing.assert_array_equal(media.displayed(picture, np.zeros(9, np.int32)), picture)
 
 
 def test_videos_that_are_none_are_listed(tmp_path):

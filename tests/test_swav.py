@@ -129,3 +129,10 @@ def test_sinkhorn_keeps_all_prototypes_in_use_and_softmax_does_not():
         entropies.append(-float(tf.reduce_sum(mean * tf.math.log(mean))))
     assert losses[0] < 0.9 * np.log(K)
     assert entropies[0] > 0.85 * np.log(K) and entropies[0] > entropies[1] + 0.2, entropies
+
+
+def test_prototypes_stand_still_for_one_epoch_of_whatever_data():
+    run = swav.recipe(**{**swav.SMALL, "batch_size": 64, "encoder": tiny()})
+    assert run.model.freeze_steps == run.dataset.steps
+    short = swav.recipe(**{**swav.SMALL, "epochs": 2, "encoder": tiny()})
+    assert short.model.freeze_steps == short.dataset.steps * 2 // 10

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from zoo_runs import pair, tiny_dense_encoder
 
 from tfssl import zoo
 
@@ -12,22 +13,9 @@ vicreg = zoo.get("image.vicreg")
 SQUARE = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
 
 
-def tiny():
-    image = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(16, 3, 2, activation="relu")(image)
-    return keras.Model(image, keras.layers.Dense(16)(keras.layers.Flatten()(x)))
-
-
 def method(**options):
     keras.utils.set_random_seed(0)
-    return vicreg.VICReg(tiny(), **{"widths": (32, 32, 16), **options})
-
-
-def pair(count=64, seed=0):
-    """Two noisy copies of random pictures, float32 [count, 2, 8, 8, 3]."""
-    rng = np.random.default_rng(seed)
-    picture = rng.uniform(size=[count, 1, 8, 8, 3])
-    return tf.constant(picture + 0.1 * rng.normal(size=[count, 2, 8, 8, 3]), tf.float32)
+    return vicreg.VICReg(tiny_dense_encoder(), **{"widths": (32, 32, 16), **options})
 
 
 def loss(a, b, **weights):

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -146,9 +147,44 @@ def test_world_has_several_labels_a_picture_and_taps_may_be_read():
     parts = annotated.tagged("world:size=32,n=60"), annotated.tagged("world:size=32,n=20", "test")
     assert max(len(example["labels"]) for example in parts[0]) > 1
     encoder = encoders.get("conv4")
-    result = evaluate.voc07(encoder, *parts, penalties=[0.1], tap="c3", dimensions=1200)
+    settings = dict(penalties=[0.1], size=32)
+    result = evaluate.voc07(encoder, *parts, **settings, tap="c3", dimensions=1200)
     assert 0 < result["mAP"] <= 1 and result["train_examples"] == 60
     assert (result["tap"], result["dimensions"], result["pooling"]) == ("c3", 1200, "fair")
-    assert result["size"] == 0 and set(result["folds"]) <= {0, None}
+    assert result["size"] == 32 and set(result["folds"]) <= {0, None}
     with pytest.raises(BadInput, match="no tap"):
-        evaluate.voc07(encoder, *parts, tap="c9")
+        evaluate.voc07(encoder, *parts, **settings, tap="c9")
+
+
+def pooled(shape, seen):
+    """An encoder that keeps the shapes of what it is given."""
+    inputs = keras.Input(shape)
+
+    def noted(x):
+        seen.append(tuple(x.shape[1:3]))
+        return x
+
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Lambda(noted)(inputs))
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize(
+    "shape, size, expected",
+    [
+        ((None, None, 3), 0, 224),
+        ((None, None, 3), 40, 40),
+        ((48, 48, 3), 0, 48),
+        ((48, 64, 3), 0, [48, 64]),
+    ],
+)
+def test_pictures_are_squeezed_whole_to_224_or_to_what_the_encoder_takes(shape, size, expected):
+    """Their colours lie at the ends, which a centre crop would cut off."""
+    images = np.zeros((12, 20, 80, 3), np.uint8)
+    images[:6, :, :20, 0], images[6:, :, 60:, 2] = 250, 250
+    labels = np.repeat([[0], [1]], 6, 0)
+    data = tf.data.Dataset.from_tensor_slices({"image": images, "labels": labels})
+    seen = []
+    result = evaluate.voc07(pooled(shape, seen), data, data, penalties=[1.0], size=size)
+    assert result["size"] == expected and result["mAP"] == pytest.approx(1)
+    side = (expected, expected) if isinstance(expected, int) else tuple(expected)
+    assert set(seen) - {shape[:2]} <= {side} and side in seen

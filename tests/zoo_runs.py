@@ -26,7 +26,7 @@ SMALLER = {
     "image.mae": {"depth": 1},
     "geometry.unflow": {"weights": (1.0,), "radii": (1,)},
 }
-ANNOTATION = ("label", "boxes", "masks", "flow", "depth", "pose", "intrinsics", "action")
+ANNOTATION = fake.examples("video").keys() - batching.UNLABELLED
 
 
 def examples(name):
@@ -49,6 +49,25 @@ def tiny_image_encoder():
         x = BatchNormalization(synchronized=True)(x)
         x = keras.layers.ReLU(name=f"c{i}")(x)
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+
+
+def tiny_dense_encoder():
+    """For pictures of 8 px, where every place may count for itself: [B, 8, 8, 3] -> [B, 16]."""
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 3, 2, activation="relu")(image)
+    return keras.Model(image, keras.layers.Dense(16)(keras.layers.Flatten()(x)))
+
+
+def pair(count=64, seed=0, noise=0.1, brightness=0.0):
+    """Two noisy copies of random pictures: float32 [count, 2, 8, 8, 3].
+
+    With a `brightness` each picture is dark or bright as a whole, by up to as much.
+    """
+    rng = np.random.default_rng(seed)
+    picture = rng.uniform(size=[count, 1, 8, 8, 3])
+    if brightness:
+        picture += rng.uniform(-brightness, brightness, size=[count, 1, 1, 1, 1])
+    return tf.constant(picture + noise * rng.normal(size=[count, 2, 8, 8, 3]), tf.float32)
 
 
 def tiny_run(name, batch=None, epochs=2, stream=contextlib.nullcontext, **overrides):

@@ -11,16 +11,13 @@ import tensorflow as tf
 GRID = 0.04  # seconds: the frames of 25 a second
 
 
-def start_steps(frames, fps, samples, sample_rate, batch, seed, seconds=1.0, grid=GRID):
+def start_steps(seen, heard, batch, seed, seconds=1.0, grid=GRID):
     """Starts of the sounds, int32 [batch], in steps of `grid` seconds: uniform over what fits.
 
-    `frames` and `samples` are the lengths of the two streams; the shorter one decides. Zero where
-    nothing fits.
+    `seen` and `heard` are the lengths of the two streams in seconds, numbers or [batch]; the
+    shorter one decides. Zero where nothing fits.
     """
-    fps = tf.broadcast_to(tf.cast(fps, tf.float32), [batch])
-    duration = tf.minimum(
-        tf.cast(frames, tf.float32) / fps, tf.cast(samples, tf.float32) / float(sample_rate)
-    )
+    duration = tf.broadcast_to(tf.minimum(seen, heard), [batch])
     # A thousandth of a step forgives the rounding of exact multiples.
     last = tf.cast(tf.floor((duration - seconds) / grid + 1e-3), tf.int32)
     count = tf.maximum(last, 0) + 1
@@ -29,7 +26,7 @@ def start_steps(frames, fps, samples, sample_rate, batch, seed, seconds=1.0, gri
 
 
 def frame_and_sound(
-    frames, fps, audio, sample_rate, seed, seconds=1.0, grid=GRID, misalignment=0.0
+    frames, fps, audio, sample_rate, seed, seconds=1.0, grid=GRID, misalignment=0.0, times=None
 ):
     """A frame and the sound centred on it: [B, H, W, 3] as it was, and float32 [B, N].
 
@@ -47,21 +44,27 @@ def frame_and_sound(
         grid: seconds between possible starts.
         misalignment: the frame is that of a time which lies up to so many seconds before or after
             the middle, uniformly over what the video has of it.
+        times: when the frames were taken, [B, T] in seconds after the first, rising; None where
+            they keep to `fps`.
     """
     frames = tf.convert_to_tensor(frames)
     audio = tf.convert_to_tensor(audio, tf.float32)
     batch, length = tf.shape(frames)[0], round(seconds * sample_rate)
-    steps = start_steps(
-        tf.shape(frames)[1], fps, tf.shape(audio)[1], sample_rate, batch, seed, seconds, grid
-    )
-    start = tf.cast(steps, tf.float32) * grid
-    fps, last = tf.cast(fps, tf.float32), tf.shape(frames)[1] - 1
+    fps = tf.broadcast_to(tf.cast(fps, tf.float32), [batch])[:, None]
+    if times is None:
+        times = tf.range(tf.shape(frames)[1], dtype=tf.float32) / fps  # [B, T]
+    times = tf.cast(times, tf.float32)
+    seen = times[:, -1] + 1 / fps[:, 0]
+    heard = tf.cast(tf.shape(audio)[1], tf.float32) / float(sample_rate)
+    start = tf.cast(start_steps(seen, heard, batch, seed, seconds, grid), tf.float32) * grid
     ends = start + seconds / 2 + tf.constant([[-misalignment], [misalignment]])  # [2, B]
-    first, final = tf.unstack(tf.clip_by_value(ends, 0.0, tf.cast(last, tf.float32) / fps))
+    first, final = tf.unstack(tf.clip_by_value(ends, 0.0, times[:, -1]))
     u = tf.random.stateless_uniform([batch], tf.random.experimental.stateless_fold_in(seed, 1))
-    # Not tf.round: it takes halves to even numbers, and of 1 s at 25 fps all middles are halves.
-    at = tf.floor((first + u * (final - first)) * fps + 0.5 + 1e-3)  # forgives rounding
-    at = tf.clip_by_value(tf.cast(at, tf.int32), 0, last)
+    at = first + u * (final - first)
+    # Of two that are equally near the later one: of 1 s at 25 fps all middles are half-way. A
+    # thousandth of a frame forgives rounding.
+    half_way = (times[:, :-1] + times[:, 1:]) / 2
+    at = tf.reduce_sum(tf.cast(half_way <= at[:, None] + 1e-3 / fps, tf.int32), axis=1)
     image = tf.gather(frames, at, axis=1, batch_dims=1)
     image.set_shape([frames.shape[0], *frames.shape[2:]])
     padded = tf.pad(audio, [[0, 0], [0, length]])

@@ -3,11 +3,13 @@
 `segmented` gives `image` and `segmentation` int32 [H, W], 255 where nothing counts; `boxed` gives
 `image`, `boxes` float32 [n, 4] (ymin, xmin, ymax, xmax in 0..1), `object_label` int64 [n] (-1: not
 to be found) and `difficult` bool [n]; `tagged` gives `image`, `labels` and `labels_no_difficult`,
-int64 [k] each. All have `index`, known length, and the attribute `class_names`.
+int64 [k] each. All have `index`, known length, and the attributes of `sources.load`: pictures that
+cannot be read are left out and listed in `broken`, of the `total` of this split.
 """
 
-import csv
+import contextlib
 import json
+import math
 import os
 import pathlib
 
@@ -16,12 +18,14 @@ import tensorflow as tf
 
 from tfssl.pipelines import sources
 from tfssl.pipelines.errors import BadInput
-from tfssl.pipelines.sources import images, splits
+from tfssl.pipelines.sources import images, pairs, records, splits
 
 VOID = 255
 # SegNet's CamVid, the set whose labels lie in trainannot/ beside train/: this class is void.
 CAMVID_VOID = 11
 MAPS = ("segmentation", "segmentation_mask", "segmentation_label", "annotation", "label_map")
+# Pictures without any object, one after the other, that tell a split without its truth.
+EMPTY = 100
 # Folders that hold maps of classes beside images/.
 BESIDE = ("semantic", "segmentation", "masks", "labels", "annotations", "SegmentationClass")
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -37,7 +41,8 @@ def segmented(spec, split="train"):
         split: as `pipelines.load` has it; a name of its own in `spec` (`@test`) goes before.
 
     Raises:
-        BadInput: a source in none of these forms.
+        BadInput: a source in none of these forms, or with more broken files than
+            `sources.accepting` allows.
     """
     name, split = own_split(spec, split)
     if name == "world" or name.startswith("world:"):
@@ -55,17 +60,18 @@ def segmented(spec, split="train"):
             data,
             data.map(lambda e: {"image": e["image"], "segmentation": e[key], "index": e["index"]}),
         )
-    pairs, void = maps_of(folder_of(name), split)
+    folder = folder_of(name)
+    rows, void = maps_of(folder, split)
 
-    def read(picture, truth):
+    def read(truth):
         from PIL import Image
 
         with Image.open(truth) as opened:  # a palette's indices are the classes
             classes = np.array(opened).astype(np.int32)
         classes = classes[..., 0] if classes.ndim == 3 else classes
-        return {"image": pixels(picture), "segmentation": np.where(classes == void, VOID, classes)}
+        return {"segmentation": np.where(classes == void, VOID, classes)}
 
-    return reading(pairs, read, {"image": (tf.uint8, 3), "segmentation": (tf.int32, 2)})
+    return reading(rows, read, {"segmentation": (tf.int32, 2)}, folder, files=2)
 
 
 def boxed(spec, split="train", trainval=True):
@@ -78,10 +84,12 @@ def boxed(spec, split="train", trainval=True):
             xmin, ymin, xmax, ymax in pixels, width, height) or `boxes_yolo.csv` (file, class, cx,
             cy, w, h in 0..1); or such a table or .json itself.
         split: as in `segmented`.
-        trainval: VOC's `train` is its trainval, as every table has it; False: its train alone.
+        trainval: VOC's `train` is its trainval, as every table has it, where there is a test split
+            with its truth; False: its train alone, for what is measured on `val`.
 
     Raises:
-        BadInput: a source in none of these forms.
+        BadInput: a source in none of these forms, annotations that cannot be read, or more broken
+            pictures than `sources.accepting` allows.
     """
     name, split = own_split(spec, split)
     if name == "world" or name.startswith("world:"):
@@ -93,21 +101,19 @@ def boxed(spec, split="train", trainval=True):
     path = folder_of(name)
     rows, names = rows_of(path, split, trainval)
 
-    def read(picture, boxes, labels, difficult):
+    def read(boxes, labels, difficult):
         return {
-            "image": pixels(picture),
             "boxes": np.array(boxes, np.float32).reshape(-1, 4),
             "object_label": np.array(labels, np.int64),
             "difficult": np.array(difficult, bool),
         }
 
     kinds = {
-        "image": (tf.uint8, 3),
         "boxes": (tf.float32, 2),
         "object_label": (tf.int64, 1),
         "difficult": (tf.bool, 1),
     }
-    data = reading(rows, read, kinds)
+    data = reading(rows, read, kinds, path)
     data.class_names = names
     return data
 
@@ -172,12 +178,27 @@ def pixels(path):
         raise BadInput(f"{path} cannot be read as a picture ({fault}).") from None
 
 
-def reading(rows, read, kinds):
-    """A dataset of `read(*row)` for every row, in order; kinds: {key: (dtype, rank)}."""
+def reading(rows, read, kinds, source, files=1):
+    """A dataset of the picture of every row and of `read(*what follows in it)`, in order.
+
+    Args:
+        rows: [(picture, ...)] with paths.
+        read: function that gives a dict.
+        kinds: {key: (dtype, rank)} of that dict.
+        source: the folder or file that the rows are of.
+        files: how many of a row's first entries are files that must be readable.
+    """
+    held, broken = looked_at(rows, source, files)
+    records.refuse(list(broken.values()), len(rows), sources._accepted.get(), source)
+    good = [i for i in range(len(rows)) if i not in broken]
+    kinds = {"image": (tf.uint8, 3), **kinds}
 
     def example(index):
         def by_python(position):
-            found = read(*rows[int(position)])
+            row = good[int(position)]
+            picture, *others = rows[row]
+            image = held[row] if row in held else pixels(picture)
+            found = {"image": image, **read(*others)}
             return [found[key] for key in kinds]
 
         values = tf.numpy_function(by_python, [index], [kind for kind, _ in kinds.values()])
@@ -186,29 +207,41 @@ def reading(rows, read, kinds):
             value.set_shape([None] * (rank - len(last)) + last)
         return {**dict(zip(kinds, values)), "index": index}
 
-    data = tf.data.Dataset.range(len(rows)).map(
+    data = tf.data.Dataset.range(len(good)).map(
         example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    data.paths, data.broken, data.total = [str(row[0]) for row in rows], [], len(rows)
-    data.class_names = []
+    data.paths, data.total = [str(rows[i][0]) for i in good], len(rows)
+    data.broken, data.class_names = sorted(broken.values()), []
     return data
+
+
+def looked_at(rows, source, files):
+    """({row: its picture} where they fit in memory, {row: (path, reason) of its broken file})."""
+    folder = source if source.is_dir() else source.parent
+    broken, held = {}, {}
+    for column in reversed(range(files)):  # pictures last: they are what is held
+        paths = [str(row[column]) for row in rows]
+        names = [os.path.relpath(path, folder).replace(os.sep, "/") for path in paths]
+        of = [records.Record(name, {"image": path}, {}) for name, path in zip(names, paths)]
+        found = records.scan(of, ())
+        reasons = dict(found.broken)
+        for row, name in enumerate(names):
+            if name in reasons:
+                broken.setdefault(row, (name, reasons[name]))
+        held = {row: look["image"] for row, look in zip(found.good, found.arrays or ())}
+    return held, broken
 
 
 def maps_of(folder, split):
     """([(picture, map)], the class that is void) of a folder of segmentation."""
     lists = folder / "ImageSets" / "Segmentation"
     if lists.is_dir():
-        # What nobody has the truth of cannot be tested on: VOC's test maps were never published.
-        has = {path.stem: path.stem for path in lists.glob("*.txt")}
-        own = splits.choose(
-            {name for name in has if name in ("train", "val", "test")}, split, folder
-        )
-        names = (lists / f"{own}.txt").read_text().split()
-        pairs = [
+        has = listed(lists, ("train", "val", "test"), folder / "SegmentationClass", ".png")
+        rows = [
             (folder / "JPEGImages" / f"{n}.jpg", folder / "SegmentationClass" / f"{n}.png")
-            for n in names
+            for n in has[splits.choose(set(has), split, folder)]
         ]
-        return checked(pairs, folder, split), VOID
+        return some(rows, folder, split), VOID
     annotated = [path for path in folder.glob("*annot") if path.is_dir()]
     if annotated:
         has = {path.name.removesuffix("annot") for path in annotated}
@@ -224,6 +257,25 @@ def maps_of(folder, split):
     )
 
 
+def listed(lists, known, truths, ending):
+    """{split: its names} of a VOCdevkit's lists, without a test split that has no truth.
+
+    VOC2012's test maps and boxes were never published; some of its pictures have the .xml of
+    another task.
+    """
+    has = {}
+    for file in lists.glob("*.txt"):
+        if file.stem in known:
+            try:
+                has[file.stem] = file.read_text(encoding="utf-8").split()
+            except UnicodeDecodeError:
+                raise BadInput(f"{file} is no list of names: it is not UTF-8 text.") from None
+    there = [(truths / f"{name}{ending}").is_file() for name in has.get("test", ())]
+    if 2 * sum(there) <= len(there):
+        has.pop("test", None)
+    return has
+
+
 def in_splits(folder, pictures, beside, split):
     """Pairs of images/ and masks/, each with train2017/, val2017/ or such below, or flat."""
     below = sorted(path.name for path in (folder / beside).iterdir() if path.is_dir())
@@ -231,23 +283,20 @@ def in_splits(folder, pictures, beside, split):
     if known:
         own = known[splits.choose(set(known), split, folder)]
         return paired(folder / pictures / own, folder / beside / own, folder, split)
-    pairs = paired(folder / pictures, folder / beside, folder, split)
-    return [pairs[i] for i in splits.cut([path.name for path, _ in pairs], split, folder)]
+    rows = paired(folder / pictures, folder / beside, folder, split)
+    return [rows[i] for i in splits.cut([path.name for path, _ in rows], split, folder)]
 
 
 def paired(pictures, maps, folder, split):
     named = {path.stem: path for path in pictures.iterdir() if path.suffix.lower() in PICTURES}
-    pairs = [(named[path.stem], path) for path in sorted(maps.glob("*.png")) if path.stem in named]
-    return checked(pairs, folder, split)
+    rows = [(named[path.stem], path) for path in sorted(maps.glob("*.png")) if path.stem in named]
+    return some(rows, folder, split)
 
 
-def checked(pairs, folder, split):
-    if not pairs:
+def some(rows, folder, split):
+    if not rows:
         raise BadInput(f"{folder} has no picture with a map of the same name in its {split} split.")
-    for path in pairs[0]:
-        if not path.is_file():
-            raise BadInput(f"{folder}: {path.name} is named in its lists, but is not there.")
-    return pairs
+    return rows
 
 
 def prepared(name):
@@ -268,7 +317,9 @@ def boxed_tfds(name, split, trainval=True):
     if "bbox" not in inner or "label" not in inner:
         raise BadInput(f"{name} has no objects with bbox and label, which detection needs.")
     has = {key for key, info in builder.info.splits.items() if info.num_examples}
-    if trainval and split == "train" and name.startswith("tfds:voc"):
+    if "test" in has and split in ("train", "test") and not any_object(builder, "test"):
+        has.remove("test")
+    if trainval and split == "train" and "test" in has and name.startswith("tfds:voc"):
         own = [key for key in ("train", "validation") if key in has]
     else:
         own = [splits.choose(has, split, name)]
@@ -294,6 +345,14 @@ def boxed_tfds(name, split, trainval=True):
     data.class_names = list(getattr(inner["label"], "names", []))
     data.paths, data.broken, data.total = [f"{name}/{i}" for i in range(count)], [], count
     return data
+
+
+def any_object(builder, split):
+    """Whether a split has its truth: TFDS keeps that of VOC2012's and COCO's test as no objects."""
+    from tfssl.pipelines.sources import tfds
+
+    kept = tfds.read(builder, split, ["objects"]).take(EMPTY)
+    return any(len(example["objects"]["label"]) for example in kept)
 
 
 def rows_of(path, split, trainval=True):
@@ -330,101 +389,163 @@ def by_folder(rows, split, what):
     return [rows[i] for i in splits.cut([row[0].name for row in rows], split, what)]
 
 
+@contextlib.contextmanager
+def entry(where):
+    """Tells in a sentence what in an entry of annotations is not as it must be."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except KeyError as fault:
+        raise BadInput(f"{where} has no {fault.args[0]!r}.") from None
+    except (AttributeError, TypeError, ValueError) as fault:
+        raise BadInput(f"{where} cannot be understood ({images.reason(fault)}).") from None
+
+
+def number(value, where):
+    """A finite number, however it is written."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise BadInput(f"{where}: {str(value)[:80]!r} is no number.")
+    return found
+
+
+def scaled(x1, y1, x2, y2, width, height, where):
+    """A box in pixels -> (ymin, xmin, ymax, xmax) in 0..1 of its picture."""
+    if min(width, height) <= 0:
+        raise BadInput(f"{where}: its picture cannot be {width:g} x {height:g} pixels.")
+    return y1 / height, x1 / width, y2 / height, x2 / width
+
+
 def table(path, folder):
     """A .csv with a row an object."""
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    columns = set(lines[0]) if lines else set()
-    corners, centres = {"xmin", "ymin", "xmax", "ymax", "width", "height"}, {"cx", "cy", "w", "h"}
-    if not {"file", "class"} <= columns or not (corners <= columns or centres <= columns):
+    lines = pairs.table(path)
+    columns = set(lines[0][1])
+    corners, centres = ("xmin", "ymin", "xmax", "ymax", "width", "height"), ("cx", "cy", "w", "h")
+    if not {"file", "class"} <= columns or not (set(corners) <= columns or set(centres) <= columns):
         raise BadInput(
             f"{path} needs the columns file, class and xmin, ymin, xmax, ymax, width, height (in "
             "pixels) or cx, cy, w, h (in 0..1)."
         )
-    names = sorted({line["class"] for line in lines})
-    number = {name: i for i, name in enumerate(names)}
+    names = sorted({pairs.cell(path, at, line, "class") for at, line in lines})
+    of_class = {name: i for i, name in enumerate(names)}
     rows = {}
-    for line in lines:
-        found = next(
-            (
-                place / line["file"]
-                for place in (folder, folder.parent)
-                if (place / line["file"]).is_file()
-            ),
-            None,
-        )
-        if found is None:
-            raise BadInput(f"{path} names {line['file']}, which is not there.")
-        if corners <= columns:
-            width, height = float(line["width"]), float(line["height"])
-            x1, y1, x2, y2 = (float(line[key]) for key in ("xmin", "ymin", "xmax", "ymax"))
-            box = (y1 / height, x1 / width, y2 / height, x2 / width)
+    for at, line in lines:
+        name = pairs.cell(path, at, line, "file")
+        places = [place / name for place in (folder, folder.parent)]
+        found = next((place for place in places if place.is_file()), places[0])
+        values = [
+            number(line[key], f"{path}, row {at}, column {key!r}")
+            for key in (corners if set(corners) <= columns else centres)
+        ]
+        if len(values) == len(corners):
+            box = scaled(*values, f"{path}, row {at}")
         else:
-            x, y, w, h = (float(line[key]) for key in ("cx", "cy", "w", "h"))
+            x, y, w, h = values
             box = (y - h / 2, x - w / 2, y + h / 2, x + w / 2)
         _, boxes, labels, difficult = rows.setdefault(found, (found, [], [], []))
         boxes.append(np.clip(box, 0, 1))
-        labels.append(number[line["class"]])
+        labels.append(of_class[line["class"]])
         difficult.append(False)
     return [rows[key] for key in sorted(rows)], names
 
 
 def coco(path, folder):
     """COCO's instances; crowds count as difficult. Classes are numbered by their ids' order."""
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if not {"images", "annotations", "categories"} <= set(held):
+    try:
+        held = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as fault:
+        raise BadInput(f"{path} is no JSON ({images.reason(fault)}).") from None
+    lists = ("images", "annotations", "categories")
+    if not isinstance(held, dict) or not all(isinstance(held.get(key), list) for key in lists):
         raise BadInput(f"{path} is not of COCO's form: images, annotations and categories.")
-    categories = sorted(held["categories"], key=lambda entry: entry["id"])
-    number = {entry["id"]: i for i, entry in enumerate(categories)}
+    with entry(f"{path}, an entry of categories"):
+        categories = sorted((one["id"], str(one["name"])) for one in held["categories"])
+        of_class = {key: i for i, (key, _) in enumerate(categories)}
     places = {file.name: file for file in folder.rglob("*") if file.suffix.lower() in PICTURES}
     rows = {}
-    for entry in held["images"]:
-        name = pathlib.PurePath(entry["file_name"]).name
-        if name not in places:
-            raise BadInput(f"{path} names {entry['file_name']}, which is not below {folder}.")
-        rows[entry["id"]] = (places[name], [], [], [], entry["width"], entry["height"])
-    for entry in held["annotations"]:
-        _, boxes, labels, difficult, width, height = rows[entry["image_id"]]
-        x, y, w, h = entry["bbox"]
-        box = (y / height, x / width, (y + h) / height, (x + w) / width)
-        boxes.append(np.clip(box, 0, 1))
-        labels.append(number[entry["category_id"]])
-        difficult.append(bool(entry.get("iscrowd", 0)))
-    return [row[:4] for row in rows.values()], [entry["name"] for entry in categories]
+    for i, one in enumerate(held["images"]):
+        where = f"{path}, images[{i}]"
+        with entry(where):
+            name = one["file_name"]
+            found = places.get(pathlib.PurePath(name).name, folder / name)
+            size = [number(one[key], f"{where}, {key!r}") for key in ("width", "height")]
+            rows[one["id"]] = (found, [], [], [], *size)
+    for i, one in enumerate(held["annotations"]):
+        where = f"{path}, annotations[{i}]"
+        with entry(where):
+            for key, known, what in (
+                ("image_id", rows, "image"),
+                ("category_id", of_class, "category"),
+            ):
+                if one[key] not in known:
+                    raise BadInput(f"{where}: there is no {what} of its {key} {one[key]!r:.80}.")
+            _, boxes, labels, difficult, width, height = rows[one["image_id"]]
+            x, y, w, h = (number(value, f"{where}, 'bbox'") for value in one["bbox"])
+            boxes.append(np.clip(scaled(x, y, x + w, y + h, width, height, where), 0, 1))
+            labels.append(of_class[one["category_id"]])
+            difficult.append(bool(one.get("iscrowd", 0)))
+    return [row[:4] for row in rows.values()], [name for _, name in categories]
 
 
 def voc(folder, split, trainval=True):
-    """A VOCdevkit's year; `train` is trainval. Boxes count pixels from 1, both ends inside."""
-    from xml.etree import ElementTree
-
+    """A VOCdevkit's year. Boxes count pixels from 1, both ends inside."""
+    notes = folder / "Annotations"
     lists = folder / "ImageSets" / "Main"
-    has = {file.stem for file in lists.glob("*.txt")} & {"train", "val", "trainval", "test"}
-    if has:
-        own = "trainval" if trainval and split == "train" and "trainval" in has else None
-        own = own or splits.choose(has, split, folder)
-        names = (lists / f"{own}.txt").read_text().split()
-    else:
-        every = sorted(file.stem for file in (folder / "Annotations").glob("*.xml"))
-        names = [every[i] for i in splits.cut(every, split, folder)]
     # Classes are numbered over all splits, so that no two of them differ.
-    trees = {
-        file.stem: ElementTree.parse(file).getroot()
-        for file in sorted((folder / "Annotations").glob("*.xml"))
-    }
+    trees = {file.stem: tree_of(file) for file in sorted(notes.glob("*.xml"))}
+    has = listed(lists, ("train", "val", "trainval", "test"), notes, ".xml")
+    if has:
+        # What one measures on must not be in it, so not where `val` serves as the test split.
+        whole = trainval and split == "train" and {"trainval", "test"} <= set(has)
+        own = "trainval" if whole else splits.choose(set(has), split, folder)
+        names = has[own]
+        for name in names:
+            if name not in trees:
+                raise BadInput(f"{lists / own}.txt names {name}, but there is no {name}.xml.")
+    else:
+        every = sorted(trees)
+        names = [every[i] for i in splits.cut(every, split, folder)]
     classes = sorted(
-        {found.findtext("name") for tree in trees.values() for found in tree.iter("object")}
+        {
+            text(found, "name", notes / f"{name}.xml")
+            for name, tree in trees.items()
+            for found in tree.iter("object")
+        }
     )
     rows = []
     for name in names:
-        tree = trees[name]
-        width, height = (float(tree.findtext(f"size/{key}")) for key in ("width", "height"))
+        tree, file = trees[name], notes / f"{name}.xml"
+        size = [number(text(tree, f"size/{key}", file), file) for key in ("width", "height")]
         row = (folder / "JPEGImages" / f"{name}.jpg", [], [], [])
         for found in tree.iter("object"):
             x1, y1, x2, y2 = (
-                float(found.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")
+                number(text(found, f"bndbox/{key}", file), file)
+                for key in ("xmin", "ymin", "xmax", "ymax")
             )
-            row[1].append(((y1 - 1) / height, (x1 - 1) / width, y2 / height, x2 / width))
+            row[1].append(scaled(x1 - 1, y1 - 1, x2, y2, *size, file))
             row[2].append(classes.index(found.findtext("name")))
             row[3].append(found.findtext("difficult", "0") == "1")
         rows.append(row)
     return rows, classes
+
+
+def tree_of(file):
+    """The root of an .xml."""
+    from xml.etree import ElementTree
+
+    try:
+        return ElementTree.parse(file).getroot()
+    except (ElementTree.ParseError, LookupError, ValueError) as fault:
+        raise BadInput(f"{file} is no XML ({images.reason(fault)}).") from None
+
+
+def text(element, key, file):
+    """What stands in an element below another."""
+    found = element.findtext(key)
+    if found is None:
+        raise BadInput(f"{file}: an <{element.tag}> has no <{key.replace('/', '><')}>.")
+    return found

@@ -18,13 +18,16 @@ NAME = {"image": "an image", "video": "a video", "audio": "a sound"}
 
 
 def walk(folder):
-    """Relative paths (forward slashes) of all media files below a folder, in order.
+    """All media files below a folder, and the folders below it that cannot be opened.
+
+    Returns:
+        Relative paths (forward slashes) of the files, in order, and [(path, reason)].
 
     Names that begin with a dot are left out, and the folders of runs, whose pictures are of other
     pictures; links are followed, but not in circles.
     """
-    found, seen = [], set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    found, seen, closed = [], set(), []
+    for here, folders, files in os.walk(folder, onerror=closed.append, followlinks=True):
         real = os.path.realpath(here)
         if real in seen or (seen and is_run(here)):
             folders.clear()
@@ -35,7 +38,9 @@ def walk(folder):
         for name in files:
             if not name.startswith(".") and kind_of(name):
                 found.append(name if prefix == "." else f"{prefix}/{name}")
-    return sorted(found)
+    why = "a folder that cannot be opened: "
+    closed = [(os.path.relpath(e.filename, folder), why + images.reason(e)) for e in closed]
+    return sorted(found), sorted((path.replace(os.sep, "/"), reason) for path, reason in closed)
 
 
 def is_run(folder):
@@ -55,8 +60,12 @@ def kind_of(name):
 
 def own_splits(folder):
     """{split: folder's name} where a folder holds train/ and test/ (or val/), else {}."""
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be opened: {images.reason(error)}.") from None
     # Not DirEntry.is_dir, which raises at a link that leads to itself.
-    names = sorted(name for name in os.listdir(folder) if os.path.isdir(folder / name))
+    names = sorted(name for name in names if os.path.isdir(folder / name))
     known = {}
     for name in names:
         split = splits.SAME.get(name.lower(), name.lower())
@@ -68,22 +77,28 @@ def own_splits(folder):
 def records(folder):
     """Everything in a folder -> (records, split of each or None, strays, class names).
 
-    Strays are [(path, reason)]: files of another kind than most. A file of another kind that
-    shares its name with one of the main kind (`dog.wav` beside `dog.mp4`) is taken to belong to
-    it and left out silently. `label` is the first folder on the way that not all files share,
-    so class folders may lie deeper; names are numbered in alphabetical order over all splits.
+    Strays are [(path, reason)]: folders that cannot be opened, and files of another kind than most.
+    A file of another kind that shares its name with one of the main kind (`dog.wav` beside
+    `dog.mp4`) is taken to belong to it and left out silently. `label` is the first folder on the
+    way that not all files share, so class folders may lie deeper; names are numbered in
+    alphabetical order over all splits.
 
     Raises:
-        BadInput: where the folder holds no media file.
+        BadInput: where the folder holds no media file, or cannot be opened.
     """
     folder = pathlib.Path(folder)
     own = own_splits(folder)
     roots = {own[split]: split for split in own} or {"": None}
-    found = [
-        (f"{root}/{path}" if root else path, path, split)
-        for root, split in roots.items()
-        for path in walk(folder / root)
-    ]
+    found, strays = [], []
+    for root, split in roots.items():
+        files, closed = walk(folder / root)
+        found += [(f"{root}/{path}" if root else path, path, split) for path in files]
+        if closed and closed[0][0] == ".":
+            raise BadInput(f"{folder / root} is {closed[0][1]}.")
+        strays += [(f"{root}/{path}" if root else path, why) for path, why in closed]
+    if not found and strays:
+        path, why = strays[0]
+        raise BadInput(f"{folder} holds no file that can be read; {path} is {why}.")
     if not found:
         raise BadInput(
             f"{folder} holds no file that can be read; the endings understood are "
@@ -92,7 +107,7 @@ def records(folder):
         )
     kind = main_kind([path for path, _, _ in found])
     stems = {stem(path) for path, _, _ in found if kind_of(path) == kind}
-    rows, of_split, strays, below = [], [], [], []
+    rows, of_split, below = [], [], []
     for path, inner, split in sorted(found):
         if kind_of(path) == kind:
             rows.append(Record(path, {kind: str(folder / path)}, {}))

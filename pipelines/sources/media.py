@@ -1,5 +1,6 @@
 """Videos and sounds, decoded by ffmpeg through PyAV, with the two streams on one clock."""
 
+import collections
 import math
 import os
 
@@ -13,7 +14,7 @@ NOT_MEDIA = ("image2", "_pipe", "tty", "gif", "apng", "srt", "ass", "webvtt", "c
 KNOWS_LENGTH = ("mov", "avi", "wav", "flac")
 ENOUGH = 0.9
 UNKNOWN = 2**31 - 2**16
-# A pause between two packets of sound that is longer than this many seconds is filled.
+# So many seconds may packets of sound come late before the pause is filled: stamps are rounded.
 GAP = 0.05
 SAME_RATE = 0.01
 DEFAULT_FPS = 25.0
@@ -92,7 +93,8 @@ def video(
 
     Args:
         path: the file.
-        frames: whether pictures are wanted; without them only frame 0's time is looked for.
+        frames: whether pictures are wanted; without them only frame 0's time is looked for, and
+            the sound is taken to its end.
         audio: whether sound is wanted.
         short_side: pixels to which frames are scaled down (never up); None keeps their size.
         max_frames: decoding stops after so many frames; None decodes all.
@@ -123,10 +125,12 @@ def video(
             mixer = Mixer(sample_rate)
         nominal = float(stream.average_rate or stream.guessed_rate or 0)
         pictures, times, zero, seen, enough = [], [], None, 0, False
-        for frame in decoded(container, streams, "video"):
+        until = math.inf  # on the file's clock: sound after it is not needed
+        packets = collections.Counter()
+        for frame in decoded(container, streams, "video", packets):
             if hasattr(frame, "samples"):
                 mixer.add(frame)
-                if enough and mixer.until >= zero + times[-1] + 1:
+                if mixer.until >= until:
                     break
                 continue
             if enough:
@@ -138,19 +142,22 @@ def video(
             seen += 1
             if not frames:
                 enough = True
-                if mixer is None:
-                    break
-                continue
-            if end is not None and time - zero >= end:
+                until = math.inf if end is None else zero + end
+                stream.codec_context.skip_frame = "ALL"
+            elif end is not None and time - zero >= end:
                 enough = True
             elif time - zero >= start - 1e-6:
                 picture = upright(frame, short_side)
                 pictures.append(each(picture) if each else picture)
                 times.append(time)
                 enough = max_frames is not None and len(times) >= max_frames
+            if enough and frames:
+                until = (times[-1] if times else time) + 1
             if enough and mixer is None:
                 break
         expected = stream.frames
+        if not frames and mixer and end is None:
+            seen, enough = packets["video"], False
         name = container.format.name
     if zero is None:
         raise Unreadable("no frame can be decoded")
@@ -158,6 +165,8 @@ def video(
         raise Unreadable(f"cut short: {seen} of {expected} frames")
     example, first = {}, zero + start
     if frames:
+        if not times and enough:
+            raise Unreadable(f"no frame lies between {start:g} and {end:g} s")
         if not times:
             raise Unreadable(f"the clip begins at {start:g} s, after the last frame")
         first = times[0]
@@ -195,7 +204,7 @@ def sound(path, sample_rate=16000, start=0.0, end=None):
         if not container.streams.audio:
             raise Unreadable("it holds no sound")
         stream = container.streams.audio[0]
-        for frame in decoded(container, [stream], "sound"):
+        for frame in decoded(container, [stream], "sound", collections.Counter()):
             mixer.add(frame)
         promised = float(stream.duration * stream.time_base) if stream.duration else 0.0
         name = container.format.name
@@ -251,22 +260,26 @@ def opened(path):
     return container
 
 
-def decoded(container, streams, what):
-    """Frames of the streams in the order they lie in the file; a few bad packets are forgiven."""
+def decoded(container, streams, what, packets):
+    """Frames of the streams in the order they lie in the file; a few bad packets are forgiven.
+
+    `packets`, a Counter, is to hold how many each type of stream had.
+    """
     import av
 
-    packets, bad, error = 0, 0, None
+    bad, error = 0, None
     try:
         for packet in container.demux(streams):
-            packets += 1
+            packets[packet.stream.type] += packet.size > 0
             try:
                 yield from packet.decode()
             except av.error.FFmpegError as fault:
                 bad, error = bad + 1, fault
     except av.error.FFmpegError as fault:
         raise Unreadable(plain(fault)) from None
-    if bad > (1 - ENOUGH) * packets:
-        raise Unreadable(f"{bad} of {packets} packets of {what} are damaged: {plain(error)}")
+    total = packets.total()
+    if bad > (1 - ENOUGH) * total:
+        raise Unreadable(f"{bad} of {total} packets of {what} are damaged: {plain(error)}")
 
 
 def plain(error):
@@ -282,8 +295,19 @@ def upright(frame, short_side):
     picture = frame.to_ndarray(
         format="rgb24", width=width, height=height, interpolation="AREA" if scale < 1 else None
     )
-    turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return picture if matrix is None else displayed(picture, np.frombuffer(matrix, np.int32))
+
+
+def displayed(picture, matrix):
+    """A picture [H, W, 3] turned by quarters and mirrored as ffmpeg's display matrix [9] says.
+
+    The pixel (x, y) is to be seen at (a x + c y, b x + d y), where the matrix begins a b . c d.
+    """
+    a, b, _, c, d = (int(value) for value in matrix[:5])
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def rate(times, nominal):
@@ -297,12 +321,15 @@ def rate(times, nominal):
 
 
 class Mixer:
-    """Gathers decoded sound: the mean of its channels, one rate, pauses between packets silent."""
+    """Gathers decoded sound: the mean of its channels, one rate, pauses between packets silent.
+
+    Where packets overlap all of both is kept: a clock that starts anew looks the same.
+    """
 
     def __init__(self, sample_rate):
         self.sample_rate = sample_rate
         self.begins = None  # seconds, on the file's clock
-        self.until = -math.inf
+        self.until = -math.inf  # where what was added so far ends, on that clock
         self.parts = []
         self.length = 0
         self.loudest = 0.0  # of all channels before they were mixed
@@ -317,12 +344,15 @@ class Mixer:
             begins = 0.0 if self.begins is None else self.until
         if self.begins is None:
             self.begins = self.until = begins
+        # Not with the end of the last packet: many short pauses make a long one.
         if begins - self.until > GAP:
             self.flush()
-            self.keep(np.zeros([round((begins - self.begins) * self.sample_rate) - self.length]))
+            missing = round((begins - self.begins) * self.sample_rate) - self.length
+            self.keep(np.zeros([max(0, missing)]))
+            self.until = begins
         if self.resampler is None:
             self.resampler = av.AudioResampler("fltp", frame.layout, self.sample_rate)
-        self.until = begins + frame.samples / frame.sample_rate
+        self.until += frame.samples / frame.sample_rate
         for piece in self.resampler.resample(frame):
             self.mix(piece)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfssl.callbacks.probe import due, encoder_of, undisturbed
 from tfssl.errors import BadInput
-from tfssl.evaluate import features
+from tfssl.evaluate import features, inputs
 from tfssl.layers.kmeans import unit_rows
 
 # Deviation (of unit features, times the root of D) below which all inputs look alike: cosine
@@ -200,7 +200,7 @@ def _views(data, encoder, most):
     preview = getattr(data, "preview", None)
     if isinstance(data, tf.data.Dataset):
         data = _first(data, most)
-    declared = features.input_specs(encoder)
+    declared = inputs.input_specs(encoder)
     if isinstance(data, dict) and len(declared) > 1 and all(name in data for name in declared):
         return ({n: features.scaled(tf.convert_to_tensor(data[n][:most])) for n in declared},)
     shape, dtype = next(iter(declared.values()), ((), tf.float32))
@@ -214,7 +214,7 @@ def _views(data, encoder, most):
             fitting = [n for n in fitting if text[n] == (dtype == tf.string)]
             # Pictures in parts, as lightness and colour, are no inputs of an encoder of pictures.
             fitting = [n for n in fitting if rank < 3 or np.shape(data[n])[-1] in (shape[-1], None)]
-        preferred = [name for name in features.RANKS if name in fitting] or fitting
+        preferred = [name for name in inputs.RANKS if name in fitting] or fitting
         if not preferred and preview:
             # The views are no inputs of the encoder, as with words that are numbers already.
             return _views(preview(most)[0], encoder, most)

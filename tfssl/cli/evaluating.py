@@ -67,7 +67,11 @@ def evaluate(
     on_classes = [name for name in names if name in ON_CLASSES and data]
     on_classes = [name for name in on_classes if not (of_suite and name == "transfer")]
     # What can be refused is, before hours of measuring.
-    annotated = {name: _annotated(name, source, parts) for name in names if name in ANNOTATED}
+    annotated = {
+        name: _annotated(name, source, parts, max_broken, quiet)
+        for name in names
+        if name in ANNOTATED
+    }
     if "detection" in names or set(BASELINES) & set(protocol):
         artefact.keras()
     train = test = None
@@ -90,9 +94,10 @@ def evaluate(
                 # A detector is built anew around the weights: a SavedModel is no help.
                 rebuilt = artefact.keras() if name == "detection" and who == THIS else model
                 with _told(f"{name} of {who}", quiet):
-                    result = protocols.ANNOTATED[name](
-                        rebuilt, *data_of_parts, seed=seed, **({"size": size} if size else {})
-                    )
+                    # VOC's SVMs take pictures as the encoder was trained; the others their own.
+                    sized = (size or artefact.size) if name == "voc07" else size
+                    sized = {"size": sized} if sized else {}
+                    result = protocols.ANNOTATED[name](rebuilt, *data_of_parts, seed=seed, **sized)
                 results[name] = {**settings, **result}
 
     found = {"encoder": str(encoder), "data": data, "results": {}}
@@ -218,11 +223,19 @@ def _measure(encoder, names, train, test, seed, who, quiet):
         yield name, result
 
 
-def _annotated(name, source, splits):
+def _annotated(name, source, splits, max_broken, quiet):
     """Pictures that carry more than one class, as a protocol reads them: of each split."""
+    from tfssl.pipelines import sources
     from tfssl.pipelines.sources import annotated
 
-    return [getattr(annotated, ANNOTATED[name])(source, split) for split in splits]
+    read = getattr(annotated, ANNOTATED[name])
+    # VOC's trainval holds `val`: what is measured on that learns from train alone.
+    whole = {} if name == "segmentation" else {"trainval": splits[1] == "test"}
+    with sources.accepting(max_broken), working("looking at the pictures", quiet):
+        parts = [read(source, split, **whole) for split in splits]
+    for part in parts:
+        tell_broken(part, quiet)
+    return parts
 
 
 def _measure_suite(encoder, artefact, source, size, seed):

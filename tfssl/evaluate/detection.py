@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.errors import BadInput
-from tfssl.evaluate import metrics
+from tfssl.evaluate import inputs, metrics
 from tfssl.evaluate.model_garden import backbone
 
 IOU = 0.5
@@ -60,6 +60,7 @@ def detection(
     """
     for part in (train, test):
         _require(part)
+    inputs.refuse_other_kinds(encoder, "detection")
     small = tuple(encoder.get_layer("stem_conv").kernel_size) == (3, 3) if _ours(encoder) else False
     # The small stem's last map is eight times smaller than the picture, the large one's 32 times.
     levels = (2, 5) if small else (3, 7)

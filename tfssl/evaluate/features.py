@@ -9,9 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.errors import BadInput
-
-# What an unbatched example's input looks like; the order is the order of preference.
-RANKS = {"image": 3, "frames": 4, "audio": 1, "text": 0}
+from tfssl.evaluate.inputs import RANKS, input_specs, kind, refuse_misfits
 
 # From this many shapes on, one trace serves all further ones: a folder may hold any size.
 _SHAPES = 4
@@ -50,7 +48,8 @@ def extract(encoder, examples, batch_size=256, key="", size=0, label="label", ke
         `Features`.
 
     Raises:
-        BadInput: no examples, no fitting input, or features that are not finite numbers.
+        BadInput: no examples, no fitting input, inputs of other channels or (of fixed-length
+            sounds) another length, or features that are not finite numbers.
     """
     if isinstance(examples, Features):
         return examples
@@ -255,18 +254,6 @@ def vectors(output):
     return output
 
 
-def input_specs(encoder):
-    """{name: (shape, dtype)} of what an encoder declares to take; {} where it declares nothing."""
-    if isinstance(encoder, keras.Model) and getattr(encoder, "inputs", None):
-        return {x.name: (tuple(x.shape), tf.as_dtype(x.dtype)) for x in encoder.inputs}
-    signatures = getattr(encoder, "signatures", None) or {}
-    if "serving_default" in signatures:
-        specs = signatures["serving_default"].structured_input_signature[1]
-        if all(spec.shape.rank is not None for spec in specs.values()):
-            return {name: (tuple(spec.shape), spec.dtype) for name, spec in specs.items()}
-    return {}
-
-
 def run(function, encoder, examples, batch_size, key, size, label, keep):
     """Runs `function` (batch -> dict of [B, ...]) over all examples, in order."""
     outputs, positions, columns = [], [], {}
@@ -302,6 +289,13 @@ def check_finite(features):
 def batches(encoder, examples, batch_size=256, key="", size=0, label="label", keep=()):
     """Yields (input batch as the encoder takes it, {column: array}, positions int [B])."""
     data, batched, ragged = dataset(encoder, examples, key, size, label, keep)
+    declared = input_specs(encoder)
+    for x, extra, positions in _batches(data, batched, ragged, batch_size):
+        refuse_misfits(declared, x)
+        yield x, extra, positions
+
+
+def _batches(data, batched, ragged, batch_size):
     if batched or not ragged:
         start = 0
         for x, extra in data if batched else data.batch(batch_size):
@@ -359,6 +353,7 @@ def dataset(encoder, examples, key="", size=0, label="label", keep=()):
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread would hold up the end of each pass
     data = data.map(select, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2).with_options(options)
+    refuse_misfits(input_specs(encoder), data.element_spec[0], batched)
     shapes = [part.shape for part in tf.nest.flatten(data.element_spec[0])]
     ragged = any(not shape.is_fully_defined() for shape in shapes)
     return data, batched, ragged
@@ -423,14 +418,7 @@ def _names(encoder, spec, key):
     present = [name for name in RANKS if name in spec]
     if declared:
         shape, dtype = next(iter(declared.values()))
-        wanted = next(
-            (
-                name
-                for name, rank in RANKS.items()
-                if rank + 1 == len(shape) and (name == "text") == (dtype == tf.string)
-            ),
-            "",
-        )
+        wanted = kind(shape, dtype)
         if wanted in present:
             return [wanted]
         if wanted:

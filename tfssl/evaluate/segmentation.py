@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.errors import BadInput
-from tfssl.evaluate import features
+from tfssl.evaluate import features, inputs
 from tfssl.evaluate.finetune import reproducible, trainable_copy
 from tfssl.evaluate.layers import as_map, representation
 from tfssl.evaluate.linear import batch_norm, settle
@@ -71,9 +71,11 @@ def segmentation(
         training set's commonest class), and the settings.
 
     Raises:
-        BadInput: data without a map of classes, an encoder without maps, classes beyond `classes`.
+        BadInput: data without a map of classes, an encoder of another kind than pictures or without
+            maps, classes beyond `classes`.
     """
     train, test = examples(train, key), examples(test, key)
+    inputs.refuse_other_kinds(encoder, "segmentation")
     shape = _input_shape(encoder, train, test, size)
     histogram = _histogram(train, ignore)
     most = max(len(histogram), len(_histogram(test, ignore, "test")))
@@ -242,13 +244,19 @@ def examples(data, key="image"):
 
 def _input_shape(encoder, train, test, size):
     """(height, width) of what the network is given."""
-    if size:
-        return (size, size) if isinstance(size, int) else tuple(size)
+    asked = (size, size) if isinstance(size, int) else tuple(size)
     shapes = {tuple(part.element_spec[0].shape[:2]) for part in (train, test)}
-    declared = features.input_specs(encoder)
+    declared = inputs.input_specs(encoder)
     wanted = next(iter(declared.values()))[0] if declared else (None,) * 4
     if len(wanted) == 4 and wanted[1] and wanted[2]:
+        if size and asked != wanted[1:3]:
+            raise BadInput(
+                f"the encoder takes pictures of {wanted[1]} x {wanted[2]} pixels only, not of "
+                f"{asked[0]} x {asked[1]}: leave the size out"
+            )
         return wanted[1:3]
+    if size:
+        return asked
     own = shapes.pop()
     return own if not shapes and None not in own else (SIDE, SIDE)
 

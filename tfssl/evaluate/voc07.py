@@ -6,12 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.errors import BadInput
-from tfssl.evaluate import features, metrics
+from tfssl.evaluate import features, inputs, metrics
 from tfssl.evaluate.layers import pooled_taps
 from tfssl.evaluate.svm import unit
 
 # Ten decades and sixteen powers of two (Goyal et al., ICCV 2019, appendix): 26 values.
 PENALTIES = tuple(sorted([10.0**e for e in range(-7, 3)] + [2.0**-e for e in range(4, 20)]))
+# Side in pixels to which pictures are squeezed (Goyal et al., ICCV 2019, appendix).
+SIDE = 224
 # Classes are numbered below this.
 _MOST = 1024
 
@@ -48,7 +50,8 @@ def voc07(
         positive_weight: of the positives; negatives weigh 1.
         tap: a tap's name, to take its map pooled to `dimensions` by `pooling` (see
             `layers.pooled`) in place of the encoder's features.
-        size: side of the square to which pictures are squeezed, nothing cropped; 0: as they are.
+        size: side of the square to which pictures are squeezed, nothing cropped; 0: the encoder's
+            own where it takes one size only, else 224. Arrays are taken as they are.
         seed: of the SVMs.
         **reading: `batch_size`, `key` of `features.extract`.
 
@@ -56,8 +59,8 @@ def voc07(
         dict: `mAP` (area) and `mAP_11point` over the classes with a positive in both sets,
         `ap_by_class` (area, None for others), `C` and `folds` (lists by class, None for others; 0
         folds where C was not chosen by cross-validation), `positive_weight`, `tap`, `dimensions`
-        and `pooling` (of the tap's map, if one is named), `size`, `train_examples`,
-        `test_examples`, `classes`.
+        and `pooling` (of the tap's map, if one is named), `size` (as it was taken: a side, or
+        [height, width]; 0 of arrays), `train_examples`, `test_examples`, `classes`.
 
     Raises:
         BadInput: data without several labels, no class with positives, features not finite.
@@ -66,6 +69,8 @@ def voc07(
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.svm import LinearSVC
 
+    arrays = isinstance(train, tuple)
+    size = 0 if arrays else size or own_size(encoder)
     how = dict(tap=tap, dimensions=dimensions, pooling=pooling, size=size, **reading)
     (x, y), (queries, truth) = (tables(encoder, part, **how) for part in (train, test))
     y, truth = as_wide(y, truth)
@@ -123,11 +128,19 @@ def voc07(
         "tap": tap,
         "dimensions": dimensions,
         "pooling": pooling,
-        "size": size,
+        "size": size if isinstance(size, int) else list(size),
         "train_examples": len(x),
         "test_examples": len(queries),
         "classes": y.shape[1],
     }
+
+
+def own_size(encoder):
+    """The side, or (height, width), of the only pictures that an encoder takes, else `SIDE`."""
+    for shape, _ in inputs.input_specs(encoder).values():
+        if len(shape) == 4 and shape[1] and shape[2]:
+            return shape[1] if shape[1] == shape[2] else shape[1:3]
+    return SIDE
 
 
 def tables(encoder, data, tap="", dimensions=9600, pooling="fair", size=0, batch_size=256, key=""):
@@ -168,9 +181,8 @@ def _tabled(example, size):
     any_of, sure_of = tf.maximum(held(labels), 0), tf.maximum(held(sure), 0)
     kept = {k: v for k, v in example.items() if k in ("image", "inputs", "index")}
     if size and "image" in kept:
-        kept["image"] = tf.image.resize(
-            features.scaled(kept["image"]), [size, size], antialias=True
-        )
+        shape = (size, size) if isinstance(size, int) else size
+        kept["image"] = tf.image.resize(features.scaled(kept["image"]), shape, antialias=True)
     return {**kept, "table": tf.where(sure_of > 0, tf.ones_like(any_of), -any_of)}
 
 

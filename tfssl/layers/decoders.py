@@ -39,6 +39,22 @@ class PixelHead(keras.layers.Layer):
         return self.predict(tf.image.resize(self.body(maps, training=training), sides))
 
 
+def coarsest_side(size, halvings):
+    """Side of the maps that become images of `size` px when it is doubled `halvings` times.
+
+    Raises:
+        BadInput: if `size` cannot be halved that often.
+    """
+    step = 2**halvings
+    if size < step or size % step:
+        near = max(1, size // step) * step
+        raise BadInput(
+            f"size {size} cannot be halved {halvings} times: choose a multiple of {step} px, such "
+            f"as {near} or {near + step}, or fewer channels."
+        )
+    return size // step
+
+
 def decoder(inputs, size, channels, outputs=3, name="decoder"):
     """Up-convolutions (DCGAN): features [B, D] or maps [B, s, s, C] -> [B, size, size, outputs].
 
@@ -54,12 +70,7 @@ def decoder(inputs, size, channels, outputs=3, name="decoder"):
     Raises:
         BadInput: if `size` cannot be halved that often, or maps have another side.
     """
-    side = size // 2 ** len(channels)
-    if side * 2 ** len(channels) != size or not side:
-        raise BadInput(
-            f"{size} px are no multiple of {2 ** len(channels)}: choose a size that can be halved "
-            f"{len(channels)} times, or fewer channels."
-        )
+    side = coarsest_side(size, len(channels))
     if len(inputs) == 3 and inputs[0] != side:
         raise BadInput(f"the decoder begins at {side} px, its maps have {inputs[0]}.")
     x = features = keras.Input(inputs)

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfssl.layers.decoders import coarsest_side
 from tfssl.layers.normalisation import BatchNormalization
 from tfssl.layers.spectral import SpectralConv2D
 
@@ -36,8 +37,9 @@ def generator(size, width, channels, kernel=4):
         kernel: side of the kernels; one that two does not divide draws chequers.
 
     Batch norm everywhere but on the output. Source: Radford et al. 2016, section 3 and figure 1.
+    Raises BadInput for any other `size`.
     """
-    side = size // 2 ** len(channels)
+    side = coarsest_side(size, len(channels))
     z = keras.Input([width])
     x = keras.layers.Dense(side * side * channels[-1], use_bias=False, kernel_initializer=normal())(
         z

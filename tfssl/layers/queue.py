@@ -11,7 +11,7 @@ class Queue(keras.layers.Layer):
     """The last `size` embeddings, unit vectors; random ones until it has been filled once.
 
     Args:
-        size: number of embeddings kept, K; a multiple of the (global) batch.
+        size: number of embeddings kept, K; of a batch that is larger the last ones.
         width: their dimension, D.
     """
 

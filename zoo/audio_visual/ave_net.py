@@ -44,7 +44,8 @@ def views(examples, seed, size=224, seconds=1.0, sample_rate=16000, misalignment
     """
     seeds = tf.random.split(seed, 6)
     clips = (examples["frames"], examples["fps"], examples["audio"], sample_rate)
-    image, sound = frame_and_sound(*clips, seeds[0], seconds, misalignment=misalignment)
+    when = dict(misalignment=misalignment, times=examples.get("frame_times"))  # if videos tell
+    image, sound = frame_and_sound(*clips, seeds[0], seconds, **when)
     batch, extent = tf.shape(image)[0], tf.cast(tf.shape(image)[1:3], tf.float32)
     side = tf.fill([batch, 2], tf.reduce_min(extent) * 224 / 256)
     u = tf.random.stateless_uniform([batch, 4], seeds[1])
@@ -149,9 +150,8 @@ class AVENet(Method):
 
     def correspondence(self, images, sounds):
         """The probability [N] that embeddings [N, dims] of images and sounds belong together."""
-        scale, shift = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.shift)
-        distance = unit_distance(images, sounds)
-        return tf.sigmoid((scale[0] - scale[1]) * distance + shift[0] - shift[1])
+        slope, offset = (w[0] - w[1] for w in map(tf.convert_to_tensor, (self.scale, self.shift)))
+        return tf.sigmoid(slope * unit_distance(images, sounds) + offset)
 
 
 def recipe(

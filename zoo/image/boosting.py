@@ -33,28 +33,28 @@ def views(examples, seed, size=227, area=(0.6, 1.0)):
     The paper crops 227 px of 256 without resizing, 79 % of a square image's area; here `area` is
     uniform around that.
     """
-    crops = random_resized_crop(examples["image"], size, seed, area=area)
+    crops = random_resized_crop(examples["image"], size, seed, area=area, aspect=(1.0, 1.0))
     return {"image": crops, "index": examples["index"]}
 
 
-def plus(puzzled, seed=0, most=2):
+def jigsaw_plus_plus(puzzled, seed=0, most=2):
     """Jigsaw++, the pretext: puzzles of `jigsaw.views` with up to `most` tiles of another image.
 
     `puzzled` is a dataset as `batching.train` gives it. Which order it is does not change, nor is
-    told how many tiles are strange: 0, 1, ..., `most`, one as likely as another (section 3.1). Done
+    told how many tiles are foreign: 0, 1, ..., `most`, one as likely as another (section 3.1). Done
     to batches and not in the views, for these see one image at a time where sizes differ.
     """
 
-    def strange(batches, start_step=0):
+    def occluded(batches, start_step=0):
         def one(step, xy):
             return occlude(xy[0], tf.stack([seed, tf.cast(step, tf.int32)]), most), xy[1]
 
         numbers = tf.data.Dataset.counter(start_step, dtype=tf.int64)
         return tf.data.Dataset.zip(numbers, batches).map(one)
 
-    batches = strange(puzzled)
+    batches = occluded(puzzled)
     batches.steps = puzzled.steps
-    batches.endless = lambda start_step=0: strange(puzzled.endless(start_step), start_step)
+    batches.endless = lambda start_step=0: occluded(puzzled.endless(start_step), start_step)
     return batches
 
 
@@ -64,8 +64,8 @@ def occlude(pieces, seed, most=2):
     batch, places = tf.shape(pieces)[0], pieces.shape[1]
     count = tf.random.stateless_uniform([batch], seeds[0], 0, most + 1, tf.int32)
     rank = tf.argsort(tf.argsort(tf.random.stateless_uniform([batch, places], seeds[1])))
-    strange = (rank < count[:, None])[:, :, None, None, None]
-    return tf.where(strange, tf.roll(pieces, 1, axis=0), pieces)
+    foreign = (rank < count[:, None])[:, :, None, None, None]
+    return tf.where(foreign, tf.roll(pieces, 1, axis=0), pieces)
 
 
 class Boosting(Method):
@@ -160,12 +160,12 @@ def recipe(
         cut = side * 255 // 256
         cut = dict(size=cut, share=cut / side, fill=tile / (cut // 3), orders=orders, shift=shift)
         puzzled = functools.partial(jigsaw.views, **cut, grey=grey, projection=0.0)
-        pretext = plus(batching.train(examples, puzzled, batch_size, seed + 1), seed)
+        pretext = jigsaw_plus_plus(batching.train(examples, puzzled, batch_size, seed + 1), seed)
         network = encoders.get(teacher, size=tile)
         teacher = jigsaw.Jigsaw(network, orders, 9, tile_width, width, dropout)
         teacher.compile(SGD(pretext_rate, weight_decay=weight_decay))
         first = [TrainFirst("teacher", pretext, round(pretext.steps * pretext_epochs))]
-    count = max(int(examples.cardinality()), 0) or sum(1 for _ in examples)
+    count = batching.count_examples(examples)
     student = encoders.get(encoder, size=size)
     model = Boosting(student, teacher, count, clusters, tap, seed)
     steps = round(dataset.steps * epochs)

@@ -96,7 +96,10 @@ def recipe(
     solarisation=(0.0, 0.2),
     seed=0,
 ):
-    """The paper's ImageNet run (section 3.3, appendix B and C)."""
+    """The paper's ImageNet run (section 3.3, appendix B and C).
+
+    Crops are bilinear where the paper's are bicubic.
+    """
     view = functools.partial(views, size=size, area=area, blur=blur, solarisation=solarisation)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     steps = round(dataset.steps * epochs)

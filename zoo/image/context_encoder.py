@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfssl import encoders
 from tfssl.encoders.maps import trunk
 from tfssl.errors import BadInput
-from tfssl.layers.decoders import decoder
+from tfssl.layers.decoders import coarsest_side, decoder
 from tfssl.layers.normalisation import BatchNormalization
 from tfssl.method import Adversarial, Run
 from tfssl.objectives import adversarial
@@ -181,10 +181,10 @@ def recipe(
             f"context_encoder paints {paint} of {size} px, {overlap} of them seen on each side: "
             "choose a size that is a multiple of 4, and a smaller overlap."
         )
+    coarsest_side(size, 1 + len(channels))  # half of it is painted
     view = functools.partial(views, size=size, overlap=overlap, area=area, flip=flip)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
-    encoder = encoders.get(encoder, size=size)
-    model = ContextEncoder(encoder, size, paint, overlap, share, channels)
+    model = ContextEncoder(encoders.get(encoder, size=size), size, paint, overlap, share, channels)
     return compiled(model, dataset, epochs, learning_rate, critic_learning_rate)
 
 

@@ -17,7 +17,7 @@ from tfssl.layers.generator import generator, normal, strided, unnoticed
 from tfssl.method import Adversarial, Run
 from tfssl.objectives import adversarial
 from tfssl.pipelines import batching, load
-from tfssl.pipelines.augment.image import random_resized_crop
+from tfssl.pipelines.sample.noise import image_and_noise
 
 GRID = 4  # every map is pooled to 4 x 4 (section 5.1)
 
@@ -25,12 +25,8 @@ GRID = 4  # every map is pooled to 4 x 4 (section 5.1)
 def views(examples, seed, size=64, width=100, area=(1.0, 1.0), flip=0.0):
     """Two samples: "image" float32 [B, size, size, 3], the middle of each image (nothing else is
     done to it), and "noise" [B, width], uniform in [-1, 1] (section 4)."""
-    seeds = tf.random.split(seed, 2)
-    image = random_resized_crop(
-        examples["image"], size, seeds[0], area=area, aspect=(1.0, 1.0), flip=flip
-    )
-    shape = [tf.shape(image)[0], width]
-    return {"image": image, "noise": tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0)}
+    uniform = functools.partial(tf.random.stateless_uniform, minval=-1.0, maxval=1.0)
+    return image_and_noise(examples["image"], seed, size, width, area, flip, uniform)
 
 
 def trunk(size=64, channels=(128, 256, 512, 1024), kernel=5):

@@ -142,7 +142,7 @@ def recipe(
     examples = load(data, keys=("image", "index"))
     view = functools.partial(views, size=size, area=area)
     dataset = batching.train(examples, view, batch_size, seed)
-    count = max(int(examples.cardinality()), 0) or sum(1 for _ in examples)
+    count = batching.count_examples(examples)
     model = DeepCluster(
         encoders.get(encoder, size=size), count, clusters, widths, dropout, dimensions, seed=seed
     )

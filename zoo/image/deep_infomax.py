@@ -19,7 +19,7 @@ from tfssl.layers.normalisation import BatchNormalization
 from tfssl.method import Adversarial, Run
 from tfssl.objectives import adversarial, infomax, replicas
 from tfssl.pipelines import batching, load
-from tfssl.pipelines.augment.image import random_resized_crop
+from tfssl.pipelines.sample.noise import image_and_noise
 
 ESTIMATORS = {"jsd": infomax.jsd, "infonce": infomax.nce, "dv": infomax.dv}
 
@@ -27,12 +27,8 @@ ESTIMATORS = {"jsd": infomax.jsd, "infonce": infomax.nce, "dv": infomax.dv}
 def views(examples, seed, size=32, width=64, area=(1.0, 1.0), flip=0.0):
     """Two samples: "image" float32 [B, size, size, 3], the middle of each image (it
     needs no more), and "noise" [B, width], uniform in [0, 1), of the prior."""
-    seeds = tf.random.split(seed, 2)
-    image = random_resized_crop(
-        examples["image"], size, seeds[0], area=area, aspect=(1.0, 1.0), flip=flip
-    )
-    noise = tf.random.stateless_uniform([tf.shape(image)[0], width], seeds[1])
-    return {"image": image, "noise": noise}
+    uniform = tf.random.stateless_uniform
+    return image_and_noise(examples["image"], seed, size, width, area, flip, uniform)
 
 
 def convolutional(size=32, channels=(64, 128, 256), hidden=1024):

@@ -165,7 +165,7 @@ def recipe(
     """The paper's ImageNet run (section 3.2, "implementation details", and facebookresearch/dino).
 
     Departures: no drop-path (0.1 there); our ViT pools its patches where the paper takes the class
-    token; the teacher's temperature rises by steps, not by epochs.
+    token; the teacher's temperature rises by steps, not by epochs; crops are bilinear, not bicubic.
     """
     law = dict(size=size, local_size=local_size, local_crops=local_crops)
     law |= dict(area=area, local_area=local_area, blur=blur)

@@ -112,8 +112,7 @@ def surrogate(examples, seeds, transformations):
     They are taken at equal distances: sources are often in order of their class folders, and the
     first images all of one kind. A dataset of "image" and "index", without annotation.
     """
-    known = int(examples.cardinality())
-    total = known if known >= 0 else sum(1 for _ in examples)
+    total = batching.count_examples(examples)
     count = min(seeds, total)
     every = max(1, total // max(1, count))
     chosen = examples.shard(every, 0).take(count).enumerate()

@@ -150,12 +150,13 @@ def recipe(
 ):
     """The paper's runs of jwyang/JULE.torch (section 4), with a small network of ours.
 
-    `every` epochs the clusters are merged, the first time by raw pixels. The contrast is that of
-    the paper throughout; the released code drops it at the last hundred clusters.
+    `every` epochs the clusters are merged, the first time by raw pixels. This is the variant SF:
+    RC, which clusters once more from the start with the network that was learnt, is left out. The
+    contrast is the paper's throughout; the released code drops it at the last hundred clusters.
     """
     examples = load(data, keys=("image", "index"))
     dataset = batching.train(examples, functools.partial(views, size=size), batch_size, seed)
-    count = max(int(examples.cardinality()), 0) or sum(1 for _ in examples)
+    count = batching.count_examples(examples)
     encoder = encoders.get(encoder, size=size)
     model = JULE(encoder, count, clusters, width, neighbours, contrast, rate, margin)
     model.compile(SGD(SlowDecay(learning_rate), weight_decay=weight_decay))

@@ -18,7 +18,7 @@ from tfssl.encoders.vit import Block, positions
 from tfssl.errors import BadInput
 from tfssl.method import Method, Run
 from tfssl.objectives.reconstruction import masked_mse, normalise_patches
-from tfssl.optimizers import WarmupCosine
+from tfssl.optimizers import warmup_cosine
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop
 
@@ -166,9 +166,7 @@ def recipe(
     view = functools.partial(views, size=size, patch=patch, area=area)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = MAE(encoder, ratio, width, depth, heads)
-    steps = round(dataset.steps * epochs)
-    warmup = min(dataset.steps * warmup_epochs, steps // 10)
-    rate = WarmupCosine(learning_rate, steps, warmup)
+    rate = warmup_cosine(learning_rate, dataset.steps, epochs, warmup_epochs)
     optimizer = keras.optimizers.AdamW(rate, weight_decay, beta_1=0.9, beta_2=0.95)
     # No decay of biases and of the scales of layer norms (the released code).
     small = [v for v in model.trainable_variables if len(v.shape) < 2 or v.name == "bias"]

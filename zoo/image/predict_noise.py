@@ -134,7 +134,7 @@ def recipe(
     examples = load(data, keys=("image", "index"))
     view = functools.partial(views, size=size, area=area)
     dataset = batching.train(examples, view, batch_size, seed)
-    count = max(int(examples.cardinality()), 0) or sum(1 for _ in examples)
+    count = batching.count_examples(examples)
     encoder = encoders.get(encoder, size=size)
     model = NAT(encoder, count, width, hidden, dropout, permute, dataset.steps, seed)
     model.compile(keras.optimizers.SGD(learning_rate))

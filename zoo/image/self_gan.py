@@ -19,18 +19,15 @@ from tfssl.method import Adversarial, Run
 from tfssl.objectives import adversarial, replicas
 from tfssl.objectives.classification import cross_entropy
 from tfssl.pipelines import batching, load
-from tfssl.pipelines.augment.image import random_resized_crop, rotate90
+from tfssl.pipelines.augment.image import rotate90
+from tfssl.pipelines.sample.noise import image_and_noise
 
 
 def views(examples, seed, size=32, width=128, area=(1.0, 1.0), flip=0.0):
     """Two samples: "image" float32 [B, size, size, 3], the middle of each image, and "noise"
     [B, width], standard normal."""
-    seeds = tf.random.split(seed, 2)
-    image = random_resized_crop(
-        examples["image"], size, seeds[0], area=area, aspect=(1.0, 1.0), flip=flip
-    )
-    shape = [tf.shape(image)[0], width]
-    return {"image": image, "noise": tf.random.stateless_normal(shape, seeds[1])}
+    normal = tf.random.stateless_normal
+    return image_and_noise(examples["image"], seed, size, width, area, flip, normal)
 
 
 def trunk(size=32, channels=(64, 128, 256, 512), kernel=4):

@@ -45,9 +45,14 @@ def views(examples, seed, size=224, area=(0.08, 1.0), strength=1.0, blur=0.5):
 
 
 class SimCLR(Method):
-    """A projector on the encoder, and NT-Xent between the two views' projections."""
+    """A projector on the encoder, and NT-Xent between the two views' projections.
 
-    def __init__(self, encoder, temperature=0.1, width=128, hidden=None):
+    Args:
+        width: of the embeddings.
+        hidden: of the projector's hidden layer; 0 for the encoder's own width.
+    """
+
+    def __init__(self, encoder, temperature=0.1, width=128, hidden=0):
         super().__init__(encoder)
         features = encoder.output_shape[-1]
         self.projector = layers.mlp(features, [hidden or features, width], normalise=False)
@@ -76,7 +81,10 @@ def recipe(
     blur=0.5,
     seed=0,
 ):
-    """The paper's ImageNet run (section 2.2, appendix B.6)."""
+    """The paper's ImageNet run (section 2.3, "default setting").
+
+    Crops are bilinear where the released code's are bicubic.
+    """
     view = functools.partial(views, size=size, area=area, strength=strength, blur=blur)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = SimCLR(encoders.get(encoder, size=size), temperature)

@@ -58,9 +58,10 @@ class SimSiam(Method):
         return (negative_cosine(p[:, 0], z[:, 1]) + negative_cosine(p[:, 1], z[:, 0])) / 2
 
 
-@keras.saving.register_keras_serializable("tfssl")
 class HalfFixedSGD(SGD):
     """SGD in which some weights keep the first learning rate.
+
+    It knows them as variables of one model, which no config can name: it is not made of one.
 
     Args:
         schedule: the learning rate.

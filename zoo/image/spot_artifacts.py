@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfssl import encoders
 from tfssl.callbacks.first import TrainFirst
 from tfssl.errors import BadInput
+from tfssl.layers.decoders import coarsest_side
 from tfssl.layers.generator import unnoticed
 from tfssl.layers.normalisation import BatchNormalization
 from tfssl.layers.repair import Repair, damaged, enlarged
@@ -55,12 +56,13 @@ class Autoencoder(Method):
     """
 
     def __init__(self, size, channels):
+        cells = coarsest_side(size, len(channels) - 1)
         image = keras.Input([size, size, 3])
         x = convolve(2 * image - 1, channels[0], 3)
         for filters in channels[1:]:
             x = convolve(x, filters, 2, 2)
         super().__init__(keras.Model(image, x, name="code"))
-        self.stages = []
+        self.cells, self.stages = cells, []
         for filters in (*channels[-2::-1], 3):
             x = part = keras.Input(x.shape[1:])
             if x.shape[1] < size:
@@ -96,9 +98,8 @@ class SpotArtifacts(Adversarial):
     def __init__(self, encoder, autoencoder, hidden=4096, dropout=0.5, seed=0):
         super().__init__(encoder)
         self.autoencoder = autoencoder
-        parts = autoencoder.stages
-        self.repair = [Repair(part.input_shape[-1]) for part in parts]
-        self.cells = parts[0].input_shape[1]
+        self.cells = autoencoder.cells
+        self.repair = [Repair(part.input_shape[-1]) for part in autoencoder.stages]
         deepest = [encoder.output, *encoders.taps_of(encoder).values()][-1]
         if len(deepest.shape) != 4:
             raise BadInput(f"spot_artifacts needs an encoder of maps; {encoder.name} ends in none.")
@@ -168,8 +169,8 @@ def recipe(
     in a mean over its last map, where the paper's fully connected layer sees all of it; weights
     decay apart from the gradient, and biases learn at the common rate.
     """
-    cells = size // 2 ** (len(channels) - 1)
-    view = functools.partial(views, size=size, cells=cells, keep=keep)
+    autoencoder = Autoencoder(size, channels)
+    view = functools.partial(views, size=size, cells=autoencoder.cells, keep=keep)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     steps = round(dataset.steps * epochs)
     first = min(autoencoder_steps, steps)
@@ -178,7 +179,6 @@ def recipe(
         rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, max(1, steps), 0.0)
         return keras.optimizers.Adam(rate, beta, weight_decay=weight_decay)
 
-    autoencoder = Autoencoder(size, channels)
     autoencoder.compile(adam(first))
     model = SpotArtifacts(encoders.get(encoder, size=size), autoencoder, hidden, dropout, seed)
     model.compile(adam(steps), adam(steps))

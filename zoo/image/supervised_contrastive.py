@@ -16,11 +16,11 @@ import functools
 import keras
 
 from tfssl import encoders, layers
-from tfssl.method import Method, Run
+from tfssl.method import Run
 from tfssl.objectives.contrastive import supervised_contrastive
 from tfssl.optimizers import SGD, warmup_cosine
 from tfssl.pipelines import batching, load
-from tfssl.zoo.image import moco
+from tfssl.zoo.image import moco, simclr
 
 
 def views(examples, seed, size=32, area=(0.2, 1.0), blur=0.0):
@@ -34,25 +34,11 @@ def views(examples, seed, size=32, area=(0.2, 1.0), blur=0.0):
 views.uses = ("label",)
 
 
-class SupCon(Method):
+class SupCon(simclr.SimCLR):
     """SimCLR's head, and a loss in which every other view of the same class is a positive.
 
     A batch must hold several images of a class, or the loss is SimCLR's.
-
-    Args:
-        width: of the embeddings.
-        hidden: of the head's hidden layer; 0 for the encoder's own width.
     """
-
-    def __init__(self, encoder, temperature=0.1, width=128, hidden=0):
-        super().__init__(encoder)
-        features = encoder.output_shape[-1]
-        self.projector = layers.mlp(features, [hidden or features, width], normalise=False)
-        self.temperature = temperature
-
-    def call(self, x, training=False):
-        h = self.encoder(layers.fold(x), training=training)  # [2B, D], what is kept
-        return layers.unfold(self.projector(h), 2)  # [B, 2, width]
 
     def objective(self, x, y, outputs):
         labels = keras.ops.repeat(y, outputs.shape[1])  # a view of each image after the other

@@ -143,7 +143,7 @@ def recipe(
     hidden=2048,
     width=128,
     epsilon=0.05,
-    freeze_steps=313,  # one epoch
+    freeze_epochs=1,  # 313 steps there
     queue=0,  # 3840 for a batch of 256
     queue_epochs=15,
     local_size=96,
@@ -154,19 +154,23 @@ def recipe(
     blur=0.5,
     seed=0,
 ):
-    """The paper's ImageNet run, 2 x 224 + 6 x 96 px (appendix A and facebookresearch/swav)."""
+    """The paper's ImageNet run, 2 x 224 + 6 x 96 px (appendix A and facebookresearch/swav).
+
+    Its LARC decays and adapts every weight; our LARS leaves biases and batch norm alone.
+    """
     law = dict(size=size, local_size=local_size, local_crops=local_crops)
     law |= dict(area=area, local_area=local_area, strength=strength, blur=blur)
     dataset = batching.train(
         load(data, keys=("image",)), functools.partial(views, **law), batch_size, seed
     )
+    steps = round(dataset.steps * epochs)
     model = SwAV(
         encoders.get(encoder, size=size),
         prototypes,
         hidden,
         width,
         epsilon=epsilon,
-        freeze_steps=freeze_steps,
+        freeze_steps=min(round(dataset.steps * freeze_epochs), steps // 10),
         queue=queue,
         queue_steps=round(dataset.steps * queue_epochs),
     )
@@ -186,7 +190,6 @@ SMALL = dict(
     prototypes=100,
     hidden=256,
     width=64,
-    freeze_steps=12,
     local_size=16,
     local_crops=2,
     local_area=(0.1, 0.3),

@@ -66,7 +66,10 @@ def recipe(
     solarisation=(0.0, 0.2),
     seed=0,
 ):
-    """The paper's ImageNet run (section 4.2; numbers as facebookresearch/vicreg gives them)."""
+    """The paper's ImageNet run (section 4.2; numbers as facebookresearch/vicreg gives them).
+
+    Crops are bilinear where the released code's are bicubic.
+    """
     view = functools.partial(views, size=size, area=area, blur=blur, solarisation=solarisation)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = VICReg(residual.get(encoder, size), widths, invariance, variance, covariance)

@@ -41,7 +41,7 @@ def views(examples, seed, vocabulary=(), counts=(), words=32, window=5, negative
 
     Returns:
         dict of int32: `centre` [B, words], `context` [B, words, 2 window] and `negatives`
-        [B, words, 2 window, negatives].
+        [B, words, 2 window, negatives], which mean nothing where there is no context.
     """
     seeds = tf.random.split(seed, 3)
     numbers = _numbers(examples["text"], vocabulary, words)
@@ -52,18 +52,17 @@ def views(examples, seed, vocabulary=(), counts=(), words=32, window=5, negative
     # What is left moves together, in its order.
     order = tf.argsort(tf.cast(numbers == 0, tf.int32), axis=1, stable=True)
     centre = tf.gather(numbers, order, axis=1, batch_dims=1)  # [B, words]
-    u = tf.random.stateless_uniform(tf.shape(centre), seeds[1])
-    reach = 1 + tf.cast(u * window, tf.int32)
+    reach = 1 + tf.cast(window * tf.random.stateless_uniform(tf.shape(centre), seeds[1]), tf.int32)
     offsets = tf.constant([o for o in range(-window, window + 1) if o])
     padded = tf.pad(centre, [[0, 0], [window, window]])
     context = tf.gather(padded, tf.range(words)[:, None] + window + offsets, axis=1)
     near = (tf.abs(offsets) <= reach[..., None]) & (centre > 0)[..., None]
+    context = tf.where(near, context, 0)
     u = tf.random.stateless_uniform([*tf.unstack(tf.shape(context)), negatives], seeds[2])
-    return {
-        "centre": centre,
-        "context": tf.where(near, context, 0),
-        "negatives": _noise(u, np.array(counts)),
-    }
+    pairs = tf.where(context > 0)  # most places are padding, and to look for noise takes long
+    noise = _noise(tf.gather_nd(u, pairs), np.array(counts))
+    noise = tf.tensor_scatter_nd_update(tf.fill(tf.shape(u), FIRST), pairs, noise)
+    return {"centre": centre, "context": context, "negatives": noise}
 
 
 def kept(counts, threshold):
@@ -78,9 +77,8 @@ def kept(counts, threshold):
 
 
 def _split(text):
-    return tf.strings.split(
-        tf.strings.regex_replace(tf.strings.lower(text, "utf-8"), PUNCTUATION, "")
-    )
+    text = tf.strings.regex_replace(tf.strings.lower(text, "utf-8"), PUNCTUATION, "")
+    return tf.strings.split(text)
 
 
 def _numbers(text, vocabulary, words):
@@ -106,9 +104,8 @@ def _noise(u, counts):
     if not len(counts):
         return 1 + tf.cast(u * (20000 - 1), tf.int32)
     upto = np.cumsum(counts**POWER)
-    found = tf.searchsorted(
-        tf.constant(upto / upto[-1], tf.float32), tf.reshape(u, [-1]), side="right"
-    )
+    upto = tf.constant(upto / upto[-1], tf.float32)
+    found = tf.searchsorted(upto, tf.reshape(u, [-1]), side="right")
     return FIRST + tf.minimum(tf.reshape(found, tf.shape(u)), len(counts) - 1)
 
 
@@ -131,17 +128,20 @@ class SkipGram(Method):
         self.chance = (negatives + 1) * math.log(2)
 
     def call(self, x, training=False):
-        centre = self.table(x["centre"])[:, :, None]  # [B, W, 1, D]
-        noise = self.context(x["negatives"])  # [B, W, C, k, D]
+        # The vectors of all places would not fit into memory: those of the N words that are there.
+        there = x["centre"] > 0
+        x = {name: tf.boolean_mask(numbers, there) for name, numbers in x.items()}
+        v = self.table(x["centre"])  # [N, D]
         return {
-            "true": tf.reduce_sum(centre * self.context(x["context"]), axis=-1),  # [B, W, C]
-            "noise": tf.reduce_sum(centre[..., None, :] * noise, axis=-1),  # [B, W, C, k]
+            "true": tf.einsum("nd,ncd->nc", v, self.context(x["context"])),
+            "noise": tf.einsum("nd,nckd->nck", v, self.context(x["negatives"])),
+            "pairs": x["context"] > 0,  # [N, C]
         }
 
     def objective(self, x, y, outputs):
         """Equation 4, mean over the pairs that are there."""
         cost = negative_sampling_costs(outputs["true"], outputs["noise"])
-        return masked_mean(cost, x["context"] > 0)
+        return masked_mean(cost, outputs["pairs"])
 
 
 def count_words(dataset, least):
@@ -185,7 +185,7 @@ def recipe(
     model = SkipGram(encoder, negatives)
     steps = max(1, round(dataset.steps * epochs))
     rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, learning_rate * 1e-4)
-    model.compile(keras.optimizers.Adam(rate))
+    model.compile(keras.optimizers.Adam(rate), jit_compile=False)  # XLA would pad N
     return Run(model, dataset, epochs)
 
 
