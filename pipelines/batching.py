@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 
 from tfssl.pipelines.augment.image import centre_crop
-from tfssl.pipelines.datasets import untuned
+from tfssl.pipelines.datasets import changed, untuned
 from tfssl.pipelines.errors import BadInput
 
 # What a method may see of an example. Everything else is annotation.
@@ -103,16 +103,11 @@ def evaluation(ds, batch_size, size=None):
                 batch[key] = tf.cast(batch[key], tf.float32) / 255.0
         return batch
 
-    def single(example):
-        batch = ready({key: value[None] for key, value in example.items()})
-        return {key: value[0] for key, value in batch.items()}
-
-    each = ds.map(single, num_parallel_calls=tf.data.AUTOTUNE)
+    each = changed(ds, ready)
     batches = each.batch(batch_size if _is_uniform(each) else 1)
     batches = untuned(batches.prefetch(tf.data.AUTOTUNE))
-    if hasattr(ds, "gather"):
-        batches.examples = ds.cardinality()
-        batches.gather = lambda at: ready(ds.gather(at))
+    if hasattr(each, "gather"):
+        batches.examples, batches.gather = ds.cardinality(), each.gather
     return batches
 
 
