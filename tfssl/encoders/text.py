@@ -9,6 +9,12 @@ from tfssl.errors import BadInput
 PUNCTUATION = r"[!-/:-@\[-`{-~]"  # ASCII's, without letters and digits
 
 
+def split_words(text):
+    """Strings [B] -> their words, ragged [B, None]: lower-cased, without punctuation."""
+    text = tf.strings.regex_replace(tf.strings.lower(text, "utf-8"), PUNCTUATION, "")
+    return tf.strings.split(text)
+
+
 @keras.saving.register_keras_serializable("tfssl")
 class WordIds(keras.layers.Layer):
     """Strings [B] -> word numbers int32 [B, words], cut or padded with 0 at the end.
@@ -31,8 +37,7 @@ class WordIds(keras.layers.Layer):
             self.table = tf.lookup.StaticHashTable(rows, default_value=1)
 
     def call(self, text):
-        text = tf.strings.regex_replace(tf.strings.lower(text, "utf-8"), PUNCTUATION, "")
-        split = tf.strings.split(text).to_tensor("", shape=(None, self.words))
+        split = split_words(text).to_tensor("", shape=(None, self.words))
         if self.vocabulary:
             numbers = self.table.lookup(split)
         else:
