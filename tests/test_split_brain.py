@@ -41,6 +41,12 @@ def everything(method, name, x, training):
     return [np.asarray(a) for a in (*taps.values(), prediction)]
 
 
+def test_each_half_is_asked_every_fourth_pixel_of_the_other_ones_channels():
+    x, y = batch()
+    assert np.array_equal(y["lightness"], x["colour"][:, ::4, ::4])
+    assert np.array_equal(y["colour"], x["lightness"][:, ::4, ::4])
+
+
 def test_each_half_is_bit_for_bit_blind_to_the_other_ones_channels():
     method, (x, _) = model(), batch()
     for name, other in method.other.items():
@@ -63,7 +69,7 @@ def test_neither_loss_moves_a_weight_of_the_other_half():
             for key in method.halves
         }
         with tf.GradientTape() as tape:
-            loss = method.cost(wanted, y[wanted], method(x, training=True)[name])
+            loss = method.cost(wanted, y[name], method(x, training=True)[name])
         gradients = tape.gradient(loss, parts)
         assert all(g is None for g in gradients[wanted]), "not even connected"
         assert all(np.abs(g).max() > 0 for g in gradients[name])
@@ -99,7 +105,7 @@ def test_the_objective_is_both_cross_entropies_unbalanced():
     gradients = tape.gradient(loss, outputs)
     total, places = 0.0, 2 * 4 * 4
     for place in np.ndindex(2, 4, 4):
-        ab, level = 110 * y["colour"].numpy()[place], 20 * y["lightness"].numpy()[place][0]
+        ab, level = 110 * y["lightness"].numpy()[place], 20 * y["colour"].numpy()[place][0]
         targets = {
             "lightness": soft_target(ab, method.centres.numpy(), 5, 10.0),
             "colour": np.eye(20)[min(int(level), 19)],
@@ -119,8 +125,8 @@ def test_the_regression_is_the_squared_error_of_standardised_channels():
     x, y = batch(3)
     outputs = method(x)
     assert outputs["lightness"].shape == (3, 4, 4, 2) and outputs["colour"].shape == (3, 4, 4, 1)
-    colour = ((outputs["lightness"] - y["colour"] / 0.12) ** 2).numpy().mean()
-    lightness = ((outputs["colour"] - (y["lightness"] - 0.5) / 0.25) ** 2).numpy().mean()
+    colour = ((outputs["lightness"] - y["lightness"] / 0.12) ** 2).numpy().mean()
+    lightness = ((outputs["colour"] - (y["colour"] - 0.5) / 0.25) ** 2).numpy().mean()
     loss = float(method.objective(x, y, outputs))
     assert loss == pytest.approx(colour + lightness, rel=1e-5)
 
@@ -172,7 +178,7 @@ def pairs(count, shuffled=False):
     colour += RANDOM.normal(0, 0.05, colour.shape)
     colour = colour[RANDOM.permutation(count)] if shuffled else colour
     x = {"lightness": light.astype("float32"), "colour": colour.astype("float32")}
-    return x, regression.every(x, 4)
+    return x, regression.asked(x, 4)
 
 
 def test_colour_that_follows_lightness_is_learnt_and_somebody_elses_is_not():
@@ -183,7 +189,7 @@ def test_colour_that_follows_lightness_is_learnt_and_somebody_elses_is_not():
         x, y = pairs(512, shuffled)
         method.fit(x, y, batch_size=64, epochs=12, verbose=0)
         x, y = pairs(64, shuffled)
-        wanted = y["colour"] / 0.12
+        wanted = y["lightness"] / 0.12
         error = np.mean((method.predict(x, verbose=0)["lightness"] - wanted) ** 2)
         of_the_mean = np.var(wanted, axis=(0, 1, 2)).mean()
         assert (error < 0.5 * of_the_mean) != shuffled
@@ -197,9 +203,19 @@ def test_depth_is_cropped_with_its_image_and_asked_for_by_name():
     x, y = with_depth.views(
         {"image": picture, "depth": depth}, SEED, size=16, area=(0.5, 1.0), stride=4
     )
-    assert x["image"].shape == (3, 16, 16, 3) and y["depth"].shape == (3, 4, 4, 1)
+    assert x["image"].shape == (3, 16, 16, 3) and y["image"].shape == (3, 4, 4, 1)
     seen = np.exp(x["depth"][..., 0])
     np.testing.assert_allclose(seen, 1 + 7 * x["image"][..., 0].numpy(), atol=0.05)
+    depth[:, :, 16:] = 0.0  # which a sensor could not measure
+    x, y = with_depth.views({"image": picture, "depth": depth}, SEED, 16, (1.0, 1.0), 4)
+    assert np.exp(x["depth"]).min() > 0.9 and (x["depth"].numpy() == np.float32(1.7)).any()
+    method = zoo_runs.tiny_run("image.split_brain_depth").model
+    there = y["image"].numpy() > with_depth.UNKNOWN + 1e-3
+    assert 0.2 < there.mean() < 0.8
+    prediction = RANDOM.normal(size=y["image"].shape).astype("float32")
+    error = (prediction - (y["image"] - 1.7) / 0.5) ** 2
+    expected = error.numpy()[there].mean()
+    assert float(method.cost("depth", y["image"], prediction)) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="depth"):
         with_depth.recipe(**{**with_depth.SMALL, "data": load("digits")})
 
@@ -219,7 +235,7 @@ def test_depth_of_unseen_worlds_is_seen_in_their_images():
     run.fit(verbose=0)
     unseen = next(iter(load("world:n=200,size=32@test", keys=("image", "depth")).batch(200)))
     x, y = with_depth.views(unseen, SEED, size=32, area=(1.0, 1.0), stride=4)
-    wanted = (y["depth"] - 1.7) / 0.5
+    wanted = (y["image"] - 1.7) / 0.5
     error = np.mean((run.model.predict(x, verbose=0)["image"] - wanted) ** 2)
     print(error, np.var(wanted))
     assert error < 0.7 * np.var(wanted)

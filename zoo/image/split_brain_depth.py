@@ -8,37 +8,46 @@ Family: pretext-generative
 """
 
 import functools
+import math
 
 import keras
 import tensorflow as tf
 
 from tfssl import encoders
 from tfssl.encoders.image import MEAN, STD
+from tfssl.objectives.reconstruction import masked_mean
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop, to_float
 from tfssl.zoo.image import split_brain_regression
-from tfssl.zoo.image.split_brain_regression import SplitBrainRegression, compiled, every
+from tfssl.zoo.image.split_brain_regression import SplitBrainRegression, asked, compiled
 
 # Of the logarithm of the depth in metres: world's own mean and deviation, those of a room.
 LOG_DEPTH = ((1.7,), (0.5,))
 NEAREST = 0.1  # metres; what a sensor could not measure is 0
+UNKNOWN = math.log(NEAREST)
 
 
 def views(examples, seed, size=180, area=(0.49, 0.49), stride=15):
-    """A crop of the image and of its depth map, and each at every `stride`-th pixel.
+    """A crop of the image and of its depth map, and what each half is asked: the other one.
 
     Returns:
-        (x, y), dicts of "image", RGB in [0, 1] [B, .., .., 3], and "depth", the logarithm of
-        metres [B, .., .., 1]; sizes as in `split_brain`.
+        (x, y), a dict each. x: "image", RGB in [0, 1] [B, size, size, 3], and "depth", the
+        logarithm of metres [B, size, size, 1]. y: "image", the depth that the image's half is
+        asked, and "depth", the other way round, at every `stride`-th pixel. What was not measured
+        is seen as the mean, and not asked (`UNKNOWN`).
 
     Depth is an annotation that this method needs by design (`views.uses`): a sensor's, or the
     generated ground truth of world.
     """
-    depth = tf.math.log(tf.maximum(tf.cast(examples["depth"], tf.float32), NEAREST))
-    both = tf.concat([to_float(examples["image"]), depth[..., None]], axis=-1)
+    metres = tf.cast(examples["depth"], tf.float32)[..., None]
+    depth = tf.math.log(tf.maximum(metres, NEAREST))
+    known = tf.cast(metres > NEAREST, tf.float32)
+    both = tf.concat([to_float(examples["image"]), depth, known], axis=-1)
     both = random_resized_crop(both, size, seed, area=area, aspect=(1.0, 1.0))
-    x = {"image": both[..., :3], "depth": both[..., 3:]}
-    return x, every(x, stride)
+    image, depth, known = tf.split(both, [3, 1, 1], axis=-1)
+    known = known > 0.99  # not mixed with what is unknown either
+    x = {"image": image, "depth": tf.where(known, depth, LOG_DEPTH[0][0])}
+    return x, asked({"image": image, "depth": tf.where(known, depth, UNKNOWN)}, stride)
 
 
 views.uses = ("depth",)
@@ -62,6 +71,14 @@ class SplitBrainDepth(SplitBrainRegression):
 
     def join(self, halves, name):
         return features(halves["image"])
+
+    def cost(self, name, target, prediction):
+        """Squared error of the predicted part; of depth where it was measured."""
+        if name != "depth":
+            return super().cost(name, target, prediction)
+        mean, deviation = (tf.constant(value) for value in self.parts[name])
+        error = tf.math.squared_difference(prediction, (target - mean) / deviation)
+        return masked_mean(error, target > UNKNOWN + 1e-3)
 
     @property
     def published(self):

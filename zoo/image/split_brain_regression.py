@@ -30,19 +30,20 @@ def views(examples, seed, size=180, area=(0.49, 0.49), stride=15):
     """A crop in two parts, and what each half is asked: the other part, every `stride`-th pixel.
 
     Returns:
-        (x, y), dicts of "lightness", L / 100 [B, .., .., 1], and "colour", ab / 110
-        [B, .., .., 2]: x has size x size px, y size / stride (rounded up). The paper crops 180 px
-        of 256 and predicts maps of 12 x 12.
+        (x, y), a dict each. x: "lightness", L / 100 [B, size, size, 1], and "colour", ab / 110
+        [B, size, size, 2]. y: what the half of that name is asked, "lightness" for colour and
+        "colour" for lightness, of size / stride px (rounded up). The paper crops 180 px of 256
+        and predicts maps of 12 x 12.
     """
     crops = random_resized_crop(examples["image"], size, seed, area=area, aspect=(1.0, 1.0))
     lab = rgb_to_lab(crops)
     x = {"lightness": lab[..., :1] / 100, "colour": lab[..., 1:] / AB}
-    return x, every(x, stride)
+    return x, asked(x, stride)
 
 
-def every(x, stride):
-    """Every `stride`-th pixel of each part."""
-    return {name: part[:, ::stride, ::stride] for name, part in x.items()}
+def asked(x, stride):
+    """What each of two halves is asked: every `stride`-th pixel of the other part."""
+    return dict(zip(x, [part[:, ::stride, ::stride] for part in x.values()][::-1]))
 
 
 class SplitBrainRegression(Method):
@@ -93,7 +94,7 @@ class SplitBrainRegression(Method):
         losses = []
         for name, prediction in outputs.items():
             wanted = self.other[name]
-            losses.append(self.cost(wanted, y[wanted], prediction))
+            losses.append(self.cost(wanted, y[name], prediction))
             self.costs[wanted].update_state(losses[-1])
         return tf.add_n(losses)
 
