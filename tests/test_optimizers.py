@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl.optimizers import LARS, SGD, AdamW, WarmupCosine, warmup_cosine
+from tfssl.optimizers import LARS, SGD, AdamW, WarmupCosine, falling, warmup_cosine
 
 
 def schedule(step, peak, steps, warmup, end):
@@ -91,3 +91,47 @@ def test_an_optimiser_survives_its_config(optimizer):
         optimizer.apply([tf.constant([[1.0, 2], [3, 4]])], [expected])
     np.testing.assert_array_equal(found, expected)
     assert np.abs(np.array(found) - 1).max() > 1e-3
+
+
+def test_a_rate_falls_by_its_factor_at_each_share_of_the_steps():
+    rate = falling(0.1, 40, at=(0.25, 0.5), factor=0.2)
+    found = [float(rate(step)) for step in (0, 10, 11, 20, 21, 100)]
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.02, 0.02, 0.004, 0.004], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LARS(0.5, weight_decay=0.1, eta=0.02),
+        lambda: AdamW(0.1, 0.4, clip=0.5),
+        lambda: SGD(0.3, momentum=0.8, weight_decay=0.1),
+    ],
+)
+def test_two_replicas_step_as_one(make, two_replicas):
+    """By the sum of their gradients, from which norms are taken: those of a part would differ."""
+    start = {"kernel": [[1.0, 2.0], [3.0, 4.0]], "bias": [0.5, -0.5]}
+    parts = {"kernel": [[[1.0, 0.0], [2.0, 1.0]], [[-3.0, 1.0], [0.5, 0.0]]]}
+    parts["bias"] = [[1.0, 2.0], [0.0, -1.0]]
+
+    def variables():
+        return [keras.Variable(np.array(v, "float32"), name=k) for k, v in start.items()]
+
+    one, alone = variables(), make()
+    for _ in range(2):
+        alone.apply([tf.reduce_sum(tf.constant(p), axis=0) for p in parts.values()], one)
+    with two_replicas.scope():
+        both, together = variables(), make()
+        together.build(both)
+
+    @tf.function
+    def step():
+        def replica():
+            me = tf.distribute.get_replica_context().replica_id_in_sync_group
+            together.apply([tf.gather(tf.constant(p), me) for p in parts.values()], both)
+
+        two_replicas.run(replica)
+
+    for _ in range(2):
+        step()
+    for a, b in zip(one, both):
+        np.testing.assert_allclose(a, b, rtol=1e-5)

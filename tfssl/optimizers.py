@@ -169,6 +169,17 @@ def _is_kernel(variable):
     return len(variable.shape) > 1 and variable.name != "bias"
 
 
+def falling(peak, steps, at, factor=0.1):
+    """`peak`, times `factor` once more from each of the shares `at` of all `steps` on.
+
+    Args:
+        at: rising numbers between 0 and 1.
+    """
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [round(steps * share) for share in at], [peak * factor**i for i in range(len(at) + 1)]
+    )
+
+
 def warmup_cosine(peak, steps, epochs, warmup_epochs=0, end=0.0):
     """`WarmupCosine` over `epochs` (also a fraction) of `steps` each.
 

@@ -8,6 +8,7 @@ from tfssl.evaluate import features, order
 from tfssl.evaluate.knn import counts
 from tfssl.evaluate.layers import pooled_taps, tap_features
 from tfssl.evaluate.linear import batch_norm, ranked, settle
+from tfssl.optimizers import falling
 
 # The published runs last 140,000 iterations; the rate falls to a tenth after these shares of them.
 _DROPS = (40 / 140, 80 / 140, 120 / 140)
@@ -83,10 +84,7 @@ def layers_sgd(
         row = (spec, tf.TensorSpec([None], tf.int64))
         data = order.streamed(read, train, row, batch_size, buffer, seed)
     probes = _probes(spec, len(np.unique(y)), weight_decay, seed)
-    values = [learning_rate / 10**i for i in range(len(_DROPS) + 1)]
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [int(share * iterations) for share in _DROPS], values
-    )
+    rate = falling(learning_rate, iterations, _DROPS)
     probes.compile(
         keras.optimizers.SGD(rate, momentum=0.9, nesterov=nesterov),
         {tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in spec},

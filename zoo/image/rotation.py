@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
-from tfssl.optimizers import SGD
+from tfssl.optimizers import SGD, falling
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop, rotate90
 
@@ -69,11 +69,7 @@ def recipe(
     view = functools.partial(views, size=size, area=area)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = Rotation(encoders.get(encoder, size=size))
-    steps = round(dataset.steps * epochs)
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [round(steps * share) for share in falls],
-        [learning_rate * factor**i for i in range(len(falls) + 1)],
-    )
+    rate = falling(learning_rate, round(dataset.steps * epochs), falls, factor)
     model.compile(SGD(rate, weight_decay=weight_decay, nesterov=True))
     return Run(model, dataset, epochs)
 
