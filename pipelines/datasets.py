@@ -34,3 +34,17 @@ def changed(dataset, change):
         if hasattr(dataset, attribute):
             setattr(result, attribute, getattr(dataset, attribute))
     return result
+
+
+def numbered(source):
+    """A source of `load` with `index` its examples' position, 0 to N - 1, whatever it was before.
+
+    For methods that keep something for each example. A dataset of somebody's own is returned as it
+    is: it may come in another order each time, and brings such an `index` itself.
+    """
+    if not hasattr(source, "paths"):
+        return source
+    result = source.enumerate().map(lambda i, example: {**example, "index": i})
+    if hasattr(source, "gather"):
+        result.gather = lambda at: {**source.gather(at), "index": tf.cast(at, tf.int64)}
+    return result

@@ -115,12 +115,16 @@ def test_swapping_the_patches_changes_the_answer_and_equal_answers_cost_ln_8():
     assert float(loss) == pytest.approx(2.0794415) == model.chance
 
 
-def test_a_ramp_tells_the_place_and_patches_that_know_nothing_of_each_other_do_not():
+def test_two_patches_of_one_picture_tell_the_place_and_of_two_pictures_do_not():
+    """Waves whose phase is any: no patch alone tells where it lies, two of a picture tell how far
+    apart their rows are: whether the second is above, beside or below, three of eight answers."""
+
     def accuracy(related):
         keras.utils.set_random_seed(0)
-        down, right = np.broadcast_arrays(*np.ix_(np.arange(32) / 31, np.arange(32) / 31))
-        light = np.random.default_rng(0).uniform(0, 0.3, [64, 1, 1, 1])
-        pictures = tf.constant(0.6 * np.stack([down, right, 0 * down], -1) + light, tf.float32)
+        phase = np.random.default_rng(0).uniform(0, 2 * np.pi, [256, 1, 1])
+        angle = 2 * np.pi * np.arange(32)[:, None] / 44 + phase + np.zeros([1, 32])
+        pictures = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle), 0 * angle], -1)
+        pictures = tf.constant(pictures, tf.float32)
         x = keras.Input([None, None, 3])
         mean = keras.Model(x, keras.layers.GlobalAveragePooling2D()(x))
         model = relative_position.RelativePosition(mean, width=32)
@@ -129,12 +133,13 @@ def test_a_ramp_tells_the_place_and_patches_that_know_nothing_of_each_other_do_n
         def batch(i):
             seed = tf.stack([0, tf.cast(i, tf.int32)])
             patches, labels = relative_position.neighbours(pictures, seed, 32, (1.0, 1.0), 0.0)
-            # The pictures of a pair are then different ones, and so are the labels of their cells.
-            return patches, labels if related else tf.roll(labels, 1, axis=0)
+            if not related:
+                patches = tf.stack([patches[:, 0], tf.roll(patches[:, 1], 1, axis=0)], axis=1)
+            return patches, labels
 
         data = tf.data.Dataset.range(140).map(batch)
         model.fit(data.take(120), verbose=0)
         return model.fit(data.skip(120), verbose=0).history["accuracy"][0]
 
-    assert accuracy(related=True) > 0.5
+    assert accuracy(related=True) > 0.3
     assert accuracy(related=False) == pytest.approx(1 / 8, abs=0.04)

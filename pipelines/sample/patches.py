@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.pipelines.augment.image import to_float
+from tfssl.pipelines.errors import BadInput
 
 PLACES = 16  # where a seed patch may lie, before one is drawn by its gradients
 # Where the second patch lies seen from the first, as (down, right), in the order of the labels:
@@ -240,7 +241,7 @@ def permutations(count, items=9, candidates=20_000):
         random = np.random.RandomState(0).rand(candidates, items)
         pool = np.unique(random.argsort(axis=1), axis=0)
     if count > len(pool):
-        raise ValueError(f"there are {len(pool)} orders of {items} tiles, fewer than {count}")
+        raise BadInput(f"orders={count}: {items} tiles have {len(pool)} orders to choose from")
     pool = pool.astype(np.int8)
     nearest, total, chosen = np.full(len(pool), items), np.zeros(len(pool), int), []
     for _ in range(count):

@@ -19,9 +19,10 @@ from tfssl.errors import BadInput
 from tfssl.layers.kmeans import kmeans
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
-from tfssl.optimizers import SGD
+from tfssl.optimizers import SGD, falling
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop
+from tfssl.pipelines.datasets import numbered
 from tfssl.zoo.image import jigsaw
 
 ONCE = 10**9  # epochs between two passes of clustering
@@ -149,7 +150,7 @@ def recipe(
     we have not; its tiles move by up to 18 px in their cells, ours by 21. The rate falls to a tenth
     at each third, as AlexNet's for ImageNet's classes.
     """
-    examples = load(data, keys=("image", "index"))
+    examples = numbered(load(data, keys=("image", "index")))
     dataset = batching.train(
         examples, functools.partial(views, size=size, area=area), batch_size, seed
     )
@@ -162,16 +163,13 @@ def recipe(
         puzzled = functools.partial(jigsaw.views, **cut, grey=grey, projection=0.0)
         pretext = jigsaw_plus_plus(batching.train(examples, puzzled, batch_size, seed + 1), seed)
         network = encoders.get(teacher, size=tile)
-        teacher = jigsaw.Jigsaw(network, orders, 9, tile_width, width, dropout)
+        teacher = jigsaw.Jigsaw(network, orders, 9, tile_width, width, dropout, seed)
         teacher.compile(SGD(pretext_rate, weight_decay=weight_decay))
         first = [TrainFirst("teacher", pretext, round(pretext.steps * pretext_epochs))]
     count = batching.count_examples(examples)
     student = encoders.get(encoder, size=size)
     model = Boosting(student, teacher, count, clusters, tap, seed)
-    steps = round(dataset.steps * epochs)
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [steps // 3, 2 * steps // 3], [learning_rate * 0.1**i for i in range(3)]
-    )
+    rate = falling(learning_rate, round(dataset.steps * epochs), at=(1 / 3, 2 / 3))
     model.compile(SGD(rate, weight_decay=weight_decay))
     clustering = EmbedEachEpoch(examples, ONCE, key="image", size=size, of="describe")
     return Run(model, dataset, epochs, [*first, clustering])

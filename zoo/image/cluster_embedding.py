@@ -20,14 +20,15 @@ from tfssl.method import Method, Run
 from tfssl.objectives.numerics import float32
 from tfssl.objectives.reconstruction import squared_error
 from tfssl.pipelines import batching, load
-from tfssl.pipelines.augment.image import resize
+from tfssl.pipelines.augment.image import centre_crop
+from tfssl.pipelines.datasets import numbered
 
 SCALE = 255 * 0.02  # pixels come so large that a dimension's mean square is about 1 (MNIST)
 
 
 def views(examples, seed, size=28):
-    """The image as it is, float32 [B, size, size, 3]; and "index" int64 [B]. Nothing is drawn."""
-    return {"image": resize(examples["image"], size), "index": examples["index"]}
+    """The central square, float32 [B, size, size, 3]; and "index" int64 [B]. Nothing is drawn."""
+    return {"image": centre_crop(examples["image"], size), "index": examples["index"]}
 
 
 def mlp(size, widths):
@@ -173,7 +174,7 @@ def recipe(
     one piece, by Adam from He's weights, where the paper stacks denoising ones layer by layer. The
     grey of a digit goes in three times: 2352 inputs for the paper's 784.
     """
-    examples = load(data, keys=("image", "index"))
+    examples = numbered(load(data, keys=("image", "index")))
     dataset = batching.train(examples, functools.partial(views, size=size), batch_size, seed)
     count = batching.count_examples(examples)
     encoder = mlp(size, widths) if encoder == "mlp" else encoders.get(encoder, size=size)

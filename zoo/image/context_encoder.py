@@ -174,7 +174,7 @@ def recipe(
     flip=0.5,
     seed=0,
 ):
-    """The released train.lua with the paper's network for features; the flip is ours."""
+    """The released train.lua; the flip is ours. For features the paper reconstructs: `share=0`."""
     paint = size // 2
     if size % 4 or 2 * overlap >= paint:
         raise BadInput(

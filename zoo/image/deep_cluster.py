@@ -22,6 +22,7 @@ from tfssl.objectives.classification import weighted_cross_entropy
 from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop
+from tfssl.pipelines.datasets import numbered
 
 
 def views(examples, seed, size=224, area=(0.08, 1.0)):
@@ -139,7 +140,7 @@ def recipe(
     of it. What is clustered is the whole central square, there 224 px of 256. The head shares the
     trunk's optimiser, with momentum, though it forgets at each pass; the paper's has none.
     """
-    examples = load(data, keys=("image", "index"))
+    examples = numbered(load(data, keys=("image", "index")))
     view = functools.partial(views, size=size, area=area)
     dataset = batching.train(examples, view, batch_size, seed)
     count = batching.count_examples(examples)

@@ -87,10 +87,9 @@ class DINO(Method):
         self.teacher = layers.Momentum(encoder, self.head)
         small = at_size(encoder, local_size)
         self.encode = lambda: {"global": encoder, "local": small}  # Keras shall not list them twice
-        self.student_temperature = student_temperature
+        self.student_temperature, self.momentum = student_temperature, momentum
         self.teacher_temperature, self.warm_steps = teacher_temperature, warm_steps
-        self.momentum, self.steps = momentum, steps
-        self.centre_momentum, self.freeze_steps = centre_momentum, freeze_steps
+        self.centre_momentum, self.freeze_steps, self.steps = centre_momentum, freeze_steps, steps
         self.chance = math.log(units)
         # Every replica writes the same numbers, so the first one's may stand for all.
         state = dict(initializer="zeros", trainable=False, aggregation="only_first_replica")
@@ -165,7 +164,8 @@ def recipe(
     """The paper's ImageNet run (section 3.2, "implementation details", and facebookresearch/dino).
 
     Departures: no drop-path (0.1 there); our ViT pools its patches where the paper takes the class
-    token; the teacher's temperature rises by steps, not by epochs; crops are bilinear, not bicubic.
+    token, has fixed positions and Glorot's weights; the teacher's temperature rises by steps; crops
+    are bilinear. While frozen the last layer has a gradient of 0, there none: Adam steps on larger.
     """
     law = dict(size=size, local_size=local_size, local_crops=local_crops)
     law |= dict(area=area, local_area=local_area, blur=blur)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.method import Method, Run
 from tfssl.objectives.classification import cross_entropy
-from tfssl.optimizers import SGD
+from tfssl.optimizers import SGD, falling
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import turned_crop
 from tfssl.pipelines.sample.patches import seed_boxes
@@ -86,13 +86,13 @@ class Exemplar(Method):
     Args:
         classes: number of seeds N.
         width: of the hidden layer.
-        dropout: after it.
+        dropout: after it; `seed` is of what it drops.
     """
 
-    def __init__(self, encoder, classes, width=512, dropout=0.5):
+    def __init__(self, encoder, classes, width=512, dropout=0.5, seed=0):
         super().__init__(encoder)
         self.hidden = layers.linear(encoder.output_shape[-1], width, name="hidden")
-        self.dropout = keras.layers.Dropout(dropout)
+        self.dropout = keras.layers.Dropout(dropout, seed=seed)
         self.classifier = layers.linear(width, classes)
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.chance = math.log(classes)
@@ -117,6 +117,8 @@ def surrogate(examples, seeds, transformations):
     every = max(1, total // max(1, count))
     chosen = examples.shard(every, 0).take(count).enumerate()
     chosen = chosen.map(lambda i, example: {"image": example["image"], "index": i})
+    if not hasattr(examples, "gather"):
+        chosen = chosen.cache()  # else all others are read again for each of them
     chosen = chosen.repeat(transformations)
     if hasattr(examples, "gather"):
         # What can be read anywhere is shuffled by position, not through a buffer of images.
@@ -172,12 +174,8 @@ def recipe(
     )
     dataset = batching.train(first, view, batch_size, seed)
     encoder = encoders.get(encoder, size=size)
-    model = Exemplar(encoder, images * positions, width, dropout)
-    steps = round(dataset.steps * epochs)
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [round(steps * share) for share in (0.5, 0.75, 0.875)],
-        [learning_rate * 0.1**i for i in range(4)],
-    )
+    model = Exemplar(encoder, images * positions, width, dropout, seed)
+    rate = falling(learning_rate, round(dataset.steps * epochs), at=(0.5, 0.75, 0.875))
     model.compile(SGD(rate, weight_decay=weight_decay))
     return Run(model, dataset, epochs)
 

@@ -12,6 +12,7 @@ import functools
 import tensorflow as tf
 
 from tfssl import encoders, layers
+from tfssl.errors import BadInput
 from tfssl.method import Method, Run
 from tfssl.objectives import replicas
 from tfssl.objectives.numerics import normalise
@@ -122,6 +123,8 @@ def recipe(
     The paper trains this task among others, with an embedding of 1024 and two crops an image. The
     rate falls along a cosine after a seventh of warm-up, there in steps at epochs 15 and 25.
     """
+    if min(batch_size, crops) < 2:
+        raise BadInput("exemplar_triplet: batch_size and crops must be 2 or more, to be compared.")
     view = functools.partial(views, size=size, crops=crops, area=area, strength=strength, grey=grey)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     model = ExemplarTriplet(encoders.get(encoder, size=size), width, margin)

@@ -102,14 +102,16 @@ class Jigsaw(Method):
         pieces: number of tiles.
         tile_width: of fc6, a tile's.
         width: of fc7, the puzzle's.
-        dropout: after both.
+        dropout: after both; `seed` is of what it drops.
     """
 
-    def __init__(self, encoder, orders=100, pieces=9, tile_width=1024, width=4096, dropout=0.5):
+    def __init__(
+        self, encoder, orders=100, pieces=9, tile_width=1024, width=4096, dropout=0.5, seed=0
+    ):
         super().__init__(encoder)
         self.pieces = pieces
-        self.fc6 = _fully_connected(encoder.output_shape[-1], tile_width, dropout, "fc6")
-        self.fc7 = _fully_connected(pieces * tile_width, width, dropout, "fc7")
+        self.fc6 = _fully_connected(encoder.output_shape[-1], tile_width, dropout, seed, "fc6")
+        self.fc7 = _fully_connected(pieces * tile_width, width, dropout, seed + 1, "fc7")
         self.classifier = layers.linear(width, orders)
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.chance = math.log(orders)
@@ -128,10 +130,10 @@ class Jigsaw(Method):
         return cross_entropy(outputs, y)
 
 
-def _fully_connected(inputs, width, dropout, name):
+def _fully_connected(inputs, width, dropout, seed, name):
     dense = [keras.Input([inputs]), keras.layers.Dense(width), keras.layers.ReLU()]
     if dropout:
-        dense.append(keras.layers.Dropout(dropout))
+        dense.append(keras.layers.Dropout(dropout, seed=seed))
     return keras.Sequential(dense, name=name)
 
 
@@ -161,12 +163,13 @@ def recipe(
     For tiles of 64 px our AlexNet's first convolution is 5 x 5 with stride 1, the paper's 11 x 11
     with stride 2; it has batch norm where the paper's has local response normalisation.
     """
+    permutations(orders, grid * grid)  # refuses more than there are
     law = dict(share=share, fill=fill, grid=grid, orders=orders)
     law |= dict(shift=shift, grey=grey, projection=projection)
     view = functools.partial(views, size=size, **law)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
     encoder = encoders.get(encoder, size=tile_side(size, grid, fill))
-    model = Jigsaw(encoder, orders, grid * grid, tile_width, width, dropout)
+    model = Jigsaw(encoder, orders, grid * grid, tile_width, width, dropout, seed)
     steps = round(dataset.steps * epochs)
     rate = keras.optimizers.schedules.ExponentialDecay(
         learning_rate, max(1, round(fall * steps)), 0.1, staircase=True

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfssl import encoders
 from tfssl.callbacks import EmbedEachEpoch
+from tfssl.errors import BadInput
 from tfssl.layers.agglomeration import chains, merge, neighbour_graph
 from tfssl.layers.kmeans import unit_rows
 from tfssl.method import Method, Run
@@ -23,12 +24,13 @@ from tfssl.objectives.numerics import normalise
 from tfssl.objectives.reconstruction import masked_mean
 from tfssl.optimizers import SGD
 from tfssl.pipelines import batching, load
-from tfssl.pipelines.augment.image import resize
+from tfssl.pipelines.augment.image import centre_crop
+from tfssl.pipelines.datasets import numbered
 
 
 def views(examples, seed, size=28):
-    """The image as it is, float32 [B, size, size, 3]; and "index" int64 [B]. Nothing is drawn."""
-    return {"image": resize(examples["image"], size), "index": examples["index"]}
+    """The central square, float32 [B, size, size, 3]; and "index" int64 [B]. Nothing is drawn."""
+    return {"image": centre_crop(examples["image"], size), "index": examples["index"]}
 
 
 class JULE(Method):
@@ -154,9 +156,11 @@ def recipe(
     RC, which clusters once more from the start with the network that was learnt, is left out. The
     contrast is the paper's throughout; the released code drops it at the last hundred clusters.
     """
-    examples = load(data, keys=("image", "index"))
+    examples = numbered(load(data, keys=("image", "index")))
     dataset = batching.train(examples, functools.partial(views, size=size), batch_size, seed)
     count = batching.count_examples(examples)
+    if count < 2:
+        raise BadInput("joint_cluster merges what is alike: give two examples or more.")
     encoder = encoders.get(encoder, size=size)
     model = JULE(encoder, count, clusters, width, neighbours, contrast, rate, margin)
     model.compile(SGD(SlowDecay(learning_rate), weight_decay=weight_decay))

@@ -129,6 +129,8 @@ def recipe(
 
     Adam, its rate, the number of epochs and the crops' `share` are ours.
     """
+    if batch_size < 2:
+        raise BadInput("learning_to_count: batch_size must be 2 or more, or none is another.")
     if size % 2:
         raise BadInput(f"learning_to_count halves images of {size} px: choose an even size.")
     view = functools.partial(views, size=size, share=share, grey=grey, shift=shift)

@@ -162,6 +162,8 @@ def recipe(
             f"mae needs a transformer, which can leave patches out, and {encoder.name} is none: "
             "take vit_mini, vit_tiny or vit_small."
         )
+    if width % 4 or width % heads:
+        raise BadInput(f"mae: width={width} must be a multiple of 4 and of heads={heads}.")
     patch = encoder.get_layer("patch_embedding").patch
     view = functools.partial(views, size=size, patch=patch, area=area)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)

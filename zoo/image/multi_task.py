@@ -129,15 +129,16 @@ def recipe(
 
     The paper's trunk ends with block 3, kept at stride 8 by dilation, and its head of positions
     begins with convolutions of each patch; ours is the whole ResNet-50, pooled for that head.
-
     Together is not always best: on `world` colour alone made better features than all three.
     """
     tasks = _known(tasks)
     encoder = encoders.get(encoder, size=size)
+    if "relative_position" in tasks and None not in encoder.input_shape[1:3]:
+        raise BadInput(f"tasks: relative_position has a size of its own; {encoder.name} takes one.")
     encoder, reader = readers(encoder, lasso) if lasso else (encoder, lambda: encoder)
     methods, streams = {}, {}
     for name in tasks:
-        examples = _examples(name, data, videos)
+        examples = _examples(name, data, videos, size)
         methods[name] = _method(name, reader(), examples, size, width, grid, sigma)
         task_views = functools.partial(view, name, size=size, least=least)
         # Each task has its own order of the data and its own draws.
@@ -154,17 +155,16 @@ def _known(tasks):
     for name in tasks:
         if name not in TASKS:
             near = difflib.get_close_matches(name, TASKS, 1, 0.0)[0]
-            known = ", ".join(TASKS)
-            raise BadInput(f"tasks: there is no {name!r}; did you mean {near}? There are: {known}.")
+            raise BadInput(f"tasks: {name!r}; did you mean {near}? There are {', '.join(TASKS)}.")
     if not tasks:
         raise BadInput(f"tasks: name at least one of {', '.join(TASKS)}.")
     return tasks
 
 
-def _examples(task, data, videos):
+def _examples(task, data, videos, size):
     if task != "motion_segmentation":
         return load(data, keys=("image",))
-    examples = load(videos or data, keys=("frames",))
+    examples = load(videos or data, keys=("frames",), short_side=max(128, size))
     if "frames" not in examples.element_spec:
         raise BadInput("motion_segmentation learns from clips: name some with --set videos=...")
     return examples

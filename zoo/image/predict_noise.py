@@ -20,6 +20,7 @@ from tfssl.objectives import replicas
 from tfssl.objectives.clustering import assign
 from tfssl.pipelines import batching, load
 from tfssl.pipelines.augment.image import random_resized_crop
+from tfssl.pipelines.datasets import numbered
 
 
 def views(examples, seed, size=224, area=(0.6, 1.0)):
@@ -131,7 +132,7 @@ def recipe(
     Our AlexNet ends in a mean over its last map, where the paper's fully connected layers see all
     of it.
     """
-    examples = load(data, keys=("image", "index"))
+    examples = numbered(load(data, keys=("image", "index")))
     view = functools.partial(views, size=size, area=area)
     dataset = batching.train(examples, view, batch_size, seed)
     count = batching.count_examples(examples)

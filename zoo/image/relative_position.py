@@ -176,8 +176,8 @@ def recipe(
     """The released ImageNet run, cdoersch/deepcontext train.py (section 3.1).
 
     An epoch is one pair an image; the released code takes every pair of four grids. `epochs` is
-    ours: the paper trains for four weeks. Our AlexNet ends in a mean over its last map, and all its
-    batch norms have scale and shift, which the paper's have not.
+    ours: the paper trains for four weeks. Our AlexNet ends in a mean over its last map, with batch
+    norms that scale and shift. The smaller the image, the more tells a first patch's place alone.
     """
     encoder = encoders.get(encoder, size=_cell(size, guard)["patch"])
     view = functools.partial(views, size=size, area=area, shrink=shrink, guard=guard)

@@ -73,6 +73,12 @@ def embedder(backbone, tap, width=512, dims=128, decay=1e-5):
     two layers and a linear one (table 1 of the paper's appendix). Taps: c1 (the maps), c2, c3.
     """
     l2 = {"kernel_regularizer": keras.regularizers.L2(decay)}
+    named = (layer for layer in backbone.layers if layer.name == tap)
+    if not any(getattr(layer.output, "ndim", 0) == 4 for layer in named):
+        known = ", ".join(encoders.tap_names(backbone)) or "none"
+        raise BadInput(
+            f"tcc: tap={tap}: {backbone.name} has no map of that name; its taps are {known}."
+        )
     maps = keras.Model(backbone.input, backbone.get_layer(tap).output, name="frame_network")
     frames = keras.Input((None, *backbone.input_shape[1:]), name="frames")
     x = UnfoldFrames(name="c1")([maps(FoldFrames(name="fold")(frames)), frames])
@@ -123,14 +129,20 @@ def imagenet(size=224, weights="imagenet"):
     """
     frame = keras.Input((size, size, 3))
     scaled = keras.layers.Rescaling(2.0, -1.0)(frame)
-    network = keras.applications.ResNet50V2(False, weights, input_tensor=scaled)
+    try:
+        network = keras.applications.ResNet50V2(False, weights, input_tensor=scaled)
+    except Exception as fault:  # Keras raises no narrower one where it cannot download
+        raise BadInput(
+            f"resnet50v2 comes with ImageNet's weights, and Keras could not get them "
+            f"({str(fault)[:150]}): name another network with --encoder."
+        ) from None
     for layer in network.layers:
         layer.trainable = isinstance(layer, keras.layers.BatchNormalization)
     return network
 
 
 def recipe(
-    encoder="resnet50v2",  # with ImageNet's weights, downloaded by Keras; others start afresh
+    encoder="resnet50v2",  # with ImageNet's weights, those of a classifier; others start afresh
     data="pouring",  # a folder of videos of one action
     size=224,
     batch_size=2,
