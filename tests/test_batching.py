@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl.pipelines import batching, load
+from tfssl.pipelines import batching, datasets, load
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import records
 
@@ -196,6 +196,17 @@ def test_seeds_of_views_are_int32_and_differ_from_batch_to_batch():
     assert len(set(found)) == 25
 
 
+def test_views_of_ones_own_may_hold_pythons_if_over_tensors():
+    def the_last_twice(examples, seed):
+        index = examples["index"]
+        if tf.reduce_max(index) > 8:
+            index = 2 * index
+        return index
+
+    batches = batching.train(by_position(), the_last_twice, 1)
+    assert set(np.ravel(list(batches.as_numpy_iterator()))) == {*range(9), 18}
+
+
 def test_batches_have_static_shapes():
     batches = batching.train(by_position(), lambda e, seed: e["image"], BATCH)
     assert batches.element_spec.shape == (BATCH, 4, 4, 3)
@@ -292,6 +303,18 @@ def test_digits_and_world_are_read_without_their_labels():
     for spec in ("digits", "world:n=20,size=16"):
         next(iter(batching.train(load(spec, keys=("image", "index")), look, 8)))
     assert keys == {"image", "index"}
+
+
+def test_examples_are_numbered_from_0_where_a_source_has_numbers_of_its_own():
+    source = load("world:n=40,size=16@test", keys=("image", "index"))
+    found = datasets.numbered(source)
+    assert min(int(example["index"]) for example in source) > 40
+    assert [int(example["index"]) for example in found] == list(range(len(found)))
+    batch = found.gather(tf.constant([2, 0], tf.int64))
+    assert batch["index"].numpy().tolist() == [2, 0]
+    np.testing.assert_array_equal(batch["image"][1], next(iter(source))["image"])
+    own = by_buffer()
+    assert datasets.numbered(own) is own  # whose order may change with every pass
 
 
 def test_endless_data_cannot_be_counted():

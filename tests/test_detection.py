@@ -230,6 +230,21 @@ def as_coco(folder):
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(held))
 
 
+def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    as_coco(tmp_path)
+    (tmp_path / "val2017" / "2.jpg").unlink()
+    saved(tmp_path / "val2017" / "1.jpg", 255 - IMAGE)
+    held = tmp_path / "annotations" / "instances_val2017.json"
+    held.write_text(held.read_text().replace("2.jpg", "1.jpg"))
+    for split, brightness in (("train", IMAGE.mean()), ("test", (255 - IMAGE).mean())):
+        (example,) = list(annotated.boxed(str(tmp_path), split))
+        assert abs(example["image"].numpy().mean() - brightness) < 3
+    for split in ("train2017", "val2017"):
+        (tmp_path / split).rename(tmp_path / f"pictures-{split}")
+    with pytest.raises(ValueError, match=r"images\[0\]: no .*1\.jpg, but .* which one"):
+        annotated.boxed(str(tmp_path), "train")
+
+
 def as_table(folder):
     lines = ["file,width,height,class,xmin,ymin,xmax,ymax"]
     for split, name in (("train2017", "1.jpg"), ("val2017", "2.jpg")):

@@ -331,7 +331,7 @@ def test_images_of_many_sizes_keep_them_in_memory_and_streamed(tmp_path, monkeyp
         picture(tmp_path / f"{i}.jpg", size=(10 + i, 20), seed=i, quality=95)
     picture(tmp_path / "9.png", size=(10, 20), mode="RGBA")
     held = pipelines.load(tmp_path)
-    records._latest.clear()
+    records._latest = None, None
     scan = records.scan
     monkeypatch.setattr(records, "scan", lambda *args: scan(*args, memory=100))
     streamed = pipelines.load(tmp_path)
@@ -457,7 +457,7 @@ def test_clips_too_many_for_memory_are_read_as_they_come(tmp_path, monkeypatch):
     for i in range(5):
         clip(tmp_path / f"{i}.mp4", frames=10 + i, sound=None if i == 2 else 0.5)
     held = pipelines.load(tmp_path, "all")
-    records._latest.clear()
+    records._latest = None, None
     scan = records.scan
     monkeypatch.setattr(records, "scan", lambda *args: scan(*args, memory=1000))
     streamed = pipelines.load(tmp_path, "all")

@@ -169,7 +169,7 @@ def parse(spec, split=None):
     if split is not None and split not in known:
         raise BadInput(f"there is no split {split!r}: use train, test, val or all.")
     name, at, suffix = spec.rpartition("@")
-    if not at or os.path.exists(spec):
+    if not at or os.path.exists(os.path.expanduser(spec)):
         return spec, split or "train"
     suffix = splits.SAME.get(suffix, suffix)
     if suffix not in known:

@@ -453,6 +453,15 @@ def table(path, folder):
     return [rows[key] for key in sorted(rows)], names
 
 
+def _by_name(folder):
+    """{name: paths} of the pictures below a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in PICTURES:
+            found.setdefault(path.name, []).append(path)
+    return found
+
+
 def coco(path, folder):
     """COCO's instances; crowds count as difficult. Classes are numbered by their ids' order."""
     try:
@@ -465,13 +474,20 @@ def coco(path, folder):
     with entry(f"{path}, an entry of categories"):
         categories = sorted((one["id"], str(one["name"])) for one in held["categories"])
         of_class = {key: i for i, (key, _) in enumerate(categories)}
-    places = {file.name: file for file in folder.rglob("*") if file.suffix.lower() in PICTURES}
-    rows = {}
+    own = path.stem.removeprefix("instances_")
+    near = [folder / below for below in ("", own, "images", f"images/{own}")]
+    rows, places = {}, None
     for i, one in enumerate(held["images"]):
         where = f"{path}, images[{i}]"
         with entry(where):
             name = one["file_name"]
-            found = places.get(pathlib.PurePath(name).name, folder / name)
+            tried = [below / name for below in near]
+            found = next((place for place in tried if place.is_file()), None)
+            if found is None:  # as where they lie in another folder than it says
+                places = _by_name(folder) if places is None else places
+                found, *others = places.get(tried[0].name, tried[:1])
+                if others:
+                    raise BadInput(f"{where}: no {tried[0]}, but {found} and others: which one?")
             size = [number(one[key], f"{where}, {key!r}") for key in ("width", "height")]
             rows[one["id"]] = (found, [], [], [], *size)
     for i, one in enumerate(held["annotations"]):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import re
 
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import splits
@@ -101,10 +102,9 @@ def cell(path, number, row, column):
 
 def whole(text):
     """A label as int where it is written as one, and 64 bits hold it, else None."""
-    try:
-        number = int(text)
-    except ValueError:
+    if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text):  # int() would take 1_2 for 12
         return None
+    number = int(text)
     return number if abs(number) < 2**63 else None
 
 
@@ -117,7 +117,7 @@ def table(path):
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start})."
         ) from None
     if path.suffix.lower() == ".txt":
-        rows = [(i, {"text": line.strip()}) for i, line in enumerate(text.splitlines(), 1)]
+        rows = [(i, {"text": line.strip()}) for i, line in enumerate(text.split("\n"), 1)]
         rows = [(i, row) for i, row in rows if row["text"]]
     elif path.suffix.lower() == ".jsonl":
         rows = list(json_lines(path, text))

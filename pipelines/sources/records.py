@@ -58,7 +58,7 @@ def read(record, wants):
     return example, simple
 
 
-_latest = {}
+_latest = None, None  # (signature, looks)
 
 
 def scan(records, wants, progress=None, memory=MEMORY):
@@ -76,10 +76,11 @@ def scan(records, wants, progress=None, memory=MEMORY):
     first = [records[positions[0]] for positions in clips.values()]
     needs = wants if any(set(record.files) - {"image"} for record in first) else None
     signature = ([(record.files, stats(record), record[3:]) for record in first], needs, memory)
-    if _latest.get("signature") != signature:
-        _latest.clear()
-        _latest.update(looks=look_at(first, wants, progress, memory), signature=signature)
-    looks = _latest["looks"]
+    global _latest
+    known, looks = _latest  # at once: another thread may be reading too
+    if known != signature:
+        looks = look_at(first, wants, progress, memory)
+        _latest = signature, looks
     broken = [(record.path, look) for record, look in zip(first, looks) if isinstance(look, str)]
     readable = [
         (position, look)
