@@ -145,6 +145,31 @@ def test_arms_differ_in_the_cue_and_in_nothing_else():
     assert (texture[..., 0] == texture[..., 2]).all() and texture.std() > 20
 
 
+def test_a_short_clip_stands_still_after_its_end_and_its_times_go_on():
+    def example():
+        times = tf.constant([0.0, 0.1, 0.4])
+        frames = tf.cast(tf.reshape([10, 20, 30], [3, 1, 1, 1]), tf.uint8)
+        yield {
+            "frames": tf.tile(frames, [1, 9, 12, 3]),
+            "frame_times": times,
+            "fps": 5.0,
+            "audio": tf.ones([30000]),
+        }
+
+    kinds = {
+        "frames": tf.TensorSpec([None, None, None, 3], tf.uint8),
+        "frame_times": tf.TensorSpec([None], tf.float32),
+        "fps": tf.TensorSpec([], tf.float32),
+        "audio": tf.TensorSpec([None], tf.float32),
+    }
+    clips = tf.data.Dataset.from_generator(example, output_signature=kinds)
+    clip = next(iter(clips.map(lambda e: laboratory._shaped(dict(e), 8, 48000))))
+    assert clip["frames"].shape == (48, 8, 8, 3)
+    assert clip["frames"][:, 0, 0, 0].numpy().tolist() == [10, 20] + 46 * [30]
+    np.testing.assert_allclose(clip["frame_times"][:5], [0.0, 0.1, 0.4, 0.6, 0.8], atol=1e-6)
+    assert clip["audio"].shape == (3 * 48000,) and float(tf.reduce_sum(clip["audio"])) == 30000
+
+
 def test_targets_of_single_examples_are_asked_of_those_that_were_trained_on():
     """Held-out examples have no cluster; their numbers lie outside the table or are others'."""
     from tfssl import zoo
@@ -266,6 +291,12 @@ def test_relative_position_is_solved_by_a_lens_and_both_fixes_take_that_away(tmp
 def test_an_unknown_guard_is_refused(tmp_path):
     words = ("audit", "image.relative_position", *TINY, "--set", "guard=dorp", "--cue", "border")
     command_line.refused(*words, "--out", tmp_path, naming=["dorp", "drop"])
+
+
+def test_results_that_cannot_be_written_are_refused_before_anything_is_trained(tmp_path):
+    words = ("audit", "image.rotation", *TINY, "--cue", "border", "--out", tmp_path / "out")
+    command_line.refused(*words, "--json", tmp_path, naming="--json")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_fix_is_judged_only_where_the_cue_showed():

@@ -562,6 +562,33 @@ def test_a_model_that_cannot_be_copied_is_put_back_after_fine_tuning(digits):
         evaluate.random_encoder(model)
 
 
+def test_sounds_of_several_lengths_are_fine_tuned_on():
+    """High and low tones; the network takes any length."""
+    random = np.random.default_rng(0)
+
+    def tones(count):
+        for i in range(count):
+            time = np.arange(random.integers(60, 100)) / 100
+            wave = np.sin(2 * np.pi * (5 + 30 * (i % 2)) * time + random.uniform(0, 6))
+            yield {"audio": wave.astype("float32"), "label": np.int64(i % 2)}
+
+    def dataset(count):
+        examples = list(tones(count))
+        kinds = {
+            "audio": tf.TensorSpec([None], tf.float32),
+            "label": tf.TensorSpec([], tf.int64),
+        }
+        return tf.data.Dataset.from_generator(lambda: iter(examples), output_signature=kinds)
+
+    keras.utils.set_random_seed(0)
+    sound = keras.Input((None,))
+    x = keras.layers.Reshape((-1, 1))(sound)
+    x = keras.layers.Conv1D(8, 9, activation="relu")(x)
+    ear = keras.Model(sound, keras.layers.GlobalMaxPooling1D()(x))
+    result = evaluate.finetune(ear, dataset(60), dataset(30), epochs=5, learning_rate=0.01)
+    assert result["top1"] > 0.9 and result["train_examples"] == 60
+
+
 def partly_frozen():
     """A functional model with a frozen layer and, inside, a frozen model with batch norm."""
     keras.utils.set_random_seed(0)

@@ -126,6 +126,22 @@ WRONG_OPTIONS = [
     (["--set", "learning_rate=fast"], "learning_rate"),
     (["--set", "encoder=resnet99"], "resnet9"),
     (["--set", "data=nope"], "nope"),
+    (["--data", ""], "--data is empty"),
+]
+OF_METHODS = [
+    ("video.tcc", ["--encoder", "vit_mini"], "its taps are block_1"),
+    ("video.tcc", ["--set", "tap=x"], "its taps are c1"),
+    ("image.jigsaw", ["--set", "grid=0"], "grid is at least 1"),
+    ("image.jigsaw", ["--set", "grid=2"], "orders=64"),
+    ("image.jigsaw", ["--set", "orders=30000"], "30000"),
+    ("image.mae", ["--set", "width=95"], "width=95"),
+    ("image.dcgan", ["--encoder", "audio_cnn"], "--encoder audio_cnn"),
+    ("audio_visual.ave_net", ["--encoder", "audio_cnn"], "--encoder audio_cnn"),
+    ("image.boosting", ["--set", "teacher=audio_cnn"], "teacher=audio_cnn"),
+    ("image.multi_task", ["--encoder", "vit_mini", "--set", "tasks=relative_position"], "vit_mini"),
+    ("image.learning_to_count", ["--batch-size", "1"], "batch_size"),
+    ("image.exemplar_triplet", ["--set", "crops=1"], "crops"),
+    ("image.predict_noise", ["--set", "width=0"], "width is at least 1"),
 ]
 
 
@@ -135,6 +151,13 @@ WRONG_OPTIONS = [
 def test_a_wrong_option_is_named_and_leaves_no_folder(words, naming, out):
     refused(*SIMCLR, "--out", out, *words, naming=naming)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("method, words, naming", OF_METHODS)
+def test_what_a_method_cannot_do_is_named_and_leaves_no_encoder(method, words, naming, out):
+    refused("pretrain", method, "--small", "--epochs", 1, "--quiet", "--out", out, *words,
+            naming=naming)  # fmt: skip
+    assert not (out / "encoder").exists()
 
 
 def test_a_range_goes_from_low_to_high(out):
@@ -549,7 +572,34 @@ def test_resuming_with_other_options_names_the_option(run):
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
+def test_one_example_cannot_be_merged_with_any(tmp_path, out):
+    words = ("--small", "--data", f"{pictures(tmp_path / 'one', 1)}@all", "--batch-size", 1)
+    refused("pretrain", "image.joint_cluster", *words, "--out", out, naming="two examples")
+
+
+def test_an_encoder_of_two_inputs_is_not_measured(tmp_path):
+    import keras
+
+    import tfssl
+
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    both = keras.Model([left, right], keras.layers.Concatenate()([left, right]))
+    path = tfssl.export(both, tmp_path / "both")
+    refused("evaluate", path, "--data", "digits", "--protocol", "knn", naming="one input")
+
+
+def test_a_run_is_not_resumed_on_data_that_have_changed(run, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    record = json.loads((out / "run.json").read_text())
+    record["finished"], record["plan"]["steps_per_pass"] = None, 7
+    (out / "run.json").write_text(json.dumps(record))
+    refused(*SIMCLR, "--epochs", 1, "--out", out, naming="7 batches")
+
+
 def test_a_damaged_run_folder_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("[]")
+    refused(*SIMCLR, "--out", tmp_path, naming="run.json")
     (tmp_path / "run.json").write_text("{")
     refused(*SIMCLR, "--out", tmp_path, naming="run.json")
     refused("export", tmp_path, tmp_path / "dest", naming="run.json")

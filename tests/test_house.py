@@ -69,6 +69,13 @@ def test_import_costs_less_than_half_a_second_beside_keras():
     assert lines[1] == "[]"
 
 
+def test_modules_are_reachable_without_being_imported_by_name():
+    code = "import tfssl; tfssl.pipelines.fake.examples('text', batch=2); tfssl.pipelines.batching"
+    code += "; tfssl.objectives.contrastive.nt_xent; tfssl.evaluate.finetune_10"
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
 def test_no_data_and_nothing_large_is_tracked():
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=TOP, capture_output=True, text=True

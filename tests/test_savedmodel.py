@@ -212,6 +212,32 @@ def test_notes_beside_an_artefact_do_no_harm(exported):
     tfssl.load(exported)
 
 
+def test_anybodys_saved_model_is_a_layer_too(tmp_path):
+    class Theirs(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = tf.Variable(tf.ones([3, 2]))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32)])
+        def embed(self, pixels):
+            return {"code": pixels @ self.w}
+
+    theirs = Theirs()
+    tf.saved_model.save(theirs, str(tmp_path / "theirs"), signatures=theirs.embed)
+    loaded = tfssl.load(tmp_path / "theirs")
+    x = tf.constant([[1.0, 2.0, 3.0]])
+    with tf.GradientTape() as tape:
+        code = loaded(x)
+    np.testing.assert_allclose(code, [[6.0, 6.0]])
+    assert len(loaded.trainable_variables) == 1
+    (gradient,) = tape.gradient(code, [loaded.trainable_variables[0].value])
+    np.testing.assert_allclose(gradient, [[1, 1], [2, 2], [3, 3]])
+    assert encoders.tap_names(loaded) == []
+    tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
+    with pytest.raises(BadInput, match="serving_default"):
+        tfssl.load(tmp_path / "empty")
+
+
 def test_what_was_frozen_is_published_to_be_fine_tuned(tmp_path):
     encoder = small()
     next(layer for layer in encoder.layers if layer.weights).trainable = False
@@ -358,7 +384,10 @@ def test_keras_opens_our_layers_in_a_process_that_has_used_none(tmp_path):
     built = [encoders.get(name, size=8) for name in ("vit_mini", "text_bag", "audio_cnn", "cnn3d")]
     for encoder in built:
         encoder.save(tmp_path / f"{encoder.name}.keras")
-    code = "import sys, tfssl, keras; [keras.models.load_model(path) for path in sys.argv[1:]]"
+    code = (
+        "import importlib.util, sys, tfssl; assert importlib.util.find_spec('keras'); import keras"
+    )
+    code += "; [keras.models.load_model(path) for path in sys.argv[1:]]"
     words = [sys.executable, "-c", code, *map(str, tmp_path.glob("*.keras"))]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert len(words) == 7 and done.returncode == 0, done.stderr[-1000:]

@@ -7,6 +7,9 @@ import tempfile
 
 from tfssl.errors import BadInput
 
+UMASK = os.umask(0)  # which can only be read by setting it
+os.umask(UMASK)
+
 
 @contextlib.contextmanager
 def written_whole(path):
@@ -22,7 +25,7 @@ def written_whole(path):
         yield pathlib.Path(aside)
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(aside, 0o666 & ~_umask())
+        os.chmod(aside, 0o666 & ~UMASK)
         os.replace(aside, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -47,9 +50,3 @@ def refuse_unwritable(folder, asked):
         for path in made:
             with contextlib.suppress(OSError):
                 path.rmdir()
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

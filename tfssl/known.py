@@ -26,18 +26,28 @@ class _StandIn:
 
 
 class _WhenKerasComes:
-    """Finds no module itself: notices that Keras is being imported, and speaks up behind it."""
+    """Finds no module itself: notices that Keras is being imported, and speaks up behind it.
+
+    It stays until then: many only ask whether Keras is there.
+    """
+
+    def __init__(self):
+        self.asking = False
 
     def find_spec(self, name, path=None, target=None):
-        if name != "keras":
+        if name != "keras" or self.asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self.asking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.asking = False
         if spec is not None:
             imported = spec.loader.exec_module
 
             def exec_module(module):
                 imported(module)
+                sys.meta_path.remove(self)
                 _tell()
 
             spec.loader.exec_module = exec_module

@@ -52,6 +52,8 @@ def claim(directory, call):
     record = directory / "run.json"
     if record.exists():
         run = read_json(record)
+        if not isinstance(run, dict):
+            raise BadInput(f"{record} is damaged: it is no run's record; give another folder.")
         for key, value in json.loads(json.dumps(call)).items():
             if run.get(key) != value:
                 raise BadInput(_difference(directory, key, run.get(key), value))
@@ -105,6 +107,8 @@ class Journal(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.examples = examples
         self.rows = read_json(path) if self.path.exists() else []
+        if not (isinstance(self.rows, list) and all("epoch" in row for row in self.rows)):
+            raise BadInput(f"{path} is damaged: it is no list of epochs; move it away.")
 
     def on_epoch_begin(self, epoch, logs=None):
         self.rows = [row for row in self.rows if row["epoch"] < epoch + 1]

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import os
 import pathlib
 import platform
 import re
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from tfssl import encoders
 from tfssl.errors import BadInput
+from tfssl.files import UMASK
 
 FORMAT = "tfssl encoder"
 MANIFEST, CARD, GOLDEN, KERAS = "manifest.json", "card.md", "golden.npz", "encoder.keras"
@@ -89,8 +89,9 @@ def load(path, trainable=True):
 
     Batch norm's moving statistics are not among its trainable weights. `.signatures` holds
     `serving_default` and `representation`. A URL is fetched through TensorFlow Hub, once. A .keras
-    file gives the Keras model itself, which knows how it is built. Raises BadInput where there is
-    no artefact, or where a file is missing or differs from the manifest.
+    file gives the Keras model itself, which knows how it is built. Anybody else's SavedModel is
+    called through its `serving_default`, whose only output is given as it is. Raises BadInput where
+    there is no SavedModel, or where a file of ours is missing or differs from the manifest.
     """
     if not str(path).endswith(".keras"):
         return LoadedEncoder(path, trainable=trainable)
@@ -116,11 +117,16 @@ class LoadedEncoder(keras.layers.Layer):
         super().__init__(trainable=trainable, name=name, **kwargs)
         self.source = str(path)
         folder = _local(self.source)
-        verify(folder)
-        self.loaded = tf.saved_model.load(str(folder))
+        self.ours = is_ours(folder) or not (folder / "saved_model.pb").exists()
+        if self.ours:
+            verify(folder)
+            self.loaded = known = tf.saved_model.load(str(folder))
+        else:
+            self.loaded = foreign(folder)
+            known = self.loaded.signatures["serving_default"]
         self.signatures = self.loaded.signatures
-        learnt = {id(variable) for variable in self.loaded.trainable_variables}
-        for variable in self.loaded.variables:
+        learnt = {id(variable) for variable in known.trainable_variables}
+        for variable in known.variables:
             known = keras.Variable(
                 initializer=variable,
                 shape=variable.shape,
@@ -132,11 +138,39 @@ class LoadedEncoder(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=False):
+        if not self.ours:
+            return _served(self.signatures["serving_default"], inputs)
         # A layer that is not to be trained keeps its moving statistics too, as batch norm does.
         return self.loaded(inputs, training=bool(training) and self.trainable)
 
     def get_config(self):
         return {**super().get_config(), "path": self.source}
+
+
+def foreign(folder):
+    """Anybody's SavedModel with a `serving_default`; one that has none is the caller's to mend."""
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (OSError, ValueError, tf.errors.OpError) as fault:
+        reason = str(fault).splitlines()[0][:200]
+        raise BadInput(f"{folder} cannot be loaded as a SavedModel ({reason}).") from None
+    if "serving_default" not in loaded.signatures:
+        raise BadInput(
+            f"{folder} has no signature serving_default, so nothing says what it takes: save it "
+            "with one, or with tfssl.export."
+        )
+    return loaded
+
+
+def _served(signature, inputs):
+    """A signature of keywords called with a tensor, or a dict of them by name."""
+    if not isinstance(inputs, dict):
+        names = list(signature.structured_input_signature[1])
+        if len(names) != 1:
+            raise BadInput(f"this encoder takes {', '.join(names)}: give a dict of them")
+        inputs = {names[0]: inputs}
+    outputs = signature(**inputs)
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
 def read_card(folder):
@@ -188,6 +222,11 @@ def _local(path):
     except Exception as fault:  # of urllib, of tarfile, of the file system
         reason = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
         raise BadInput(f"{path} cannot be fetched: {reason}.") from None
+
+
+def is_ours(folder):
+    """Whether a folder is an export, damaged or not."""
+    return any((folder / name).exists() for name in (CARD, MANIFEST))
 
 
 def _is_artefact(folder):
@@ -442,9 +481,7 @@ Run from this folder, or put its path or URL in the place of `"."`.
 
 def _put(new, path, old):
     """Renames `new` to `path`; what was there goes to `old`, and comes back if that fails."""
-    umask = os.umask(0)
-    os.umask(umask)
-    new.chmod(0o777 & ~umask)
+    new.chmod(0o777 & ~UMASK)
     replaced = path.exists()
     if replaced:
         path.rename(old)

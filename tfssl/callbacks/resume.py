@@ -7,7 +7,6 @@ import zipfile
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfssl.errors import BadInput
 from tfssl.files import written_whole
@@ -55,7 +54,7 @@ class Resume(keras.callbacks.Callback):
             return
 
     def on_epoch_end(self, epoch, logs=None):
-        if not _is_chief():
+        if not _is_chief(self.model):
             return
         # A run whose loss is no number any more shall resume from before that.
         if not np.isfinite((logs or {}).get("loss", 0.0)):
@@ -110,7 +109,7 @@ def _numpy(variable):
     return value.astype("float32") if value.dtype.name == "bfloat16" else value
 
 
-def _is_chief():
+def _is_chief(model):
     """Whether this process writes files; the first of several workers does."""
-    resolver = tf.distribute.get_strategy().cluster_resolver
+    resolver = model.distribute_strategy.cluster_resolver
     return resolver is None or resolver.task_id in (None, 0)

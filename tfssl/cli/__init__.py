@@ -134,5 +134,5 @@ def ingest(
             progress=step,
         )
     if done.broken:
-        print(done)
+        say(done)
     note(f"{done.dest}: {sum(done.written.values())} examples.", quiet)

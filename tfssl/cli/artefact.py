@@ -19,7 +19,7 @@ class Artefact:
         self.folder = path / name if self.run else path
         if not (self.folder / "saved_model.pb").exists():
             raise BadInput(_why_none(path, name))
-        self.ours = any((self.folder / f).exists() for f in (savedmodel.CARD, savedmodel.MANIFEST))
+        self.ours = savedmodel.is_ours(self.folder)
         if self.ours:
             savedmodel.verify(self.folder)
         front = self.card()
@@ -38,7 +38,7 @@ class Artefact:
 
         if self.ours:
             return savedmodel.load(self.folder)
-        return _foreign(self.folder)
+        return savedmodel.foreign(self.folder)
 
     def keras(self):
         """The encoder as a Keras model, which knows its architecture."""
@@ -51,6 +51,10 @@ class Artefact:
                 "need: give a run's folder or an encoder that tfssl exported."
             )
         return savedmodel.load(path)
+
+    def reading(self, size=None):
+        """How its examples are loaded: keywords of `options.load`."""
+        return {"sample_rate": self.sample_rate, "size": size or self.size}
 
     def untrained(self, seed):
         from tfssl.evaluate.baselines import random_encoder
@@ -72,32 +76,23 @@ def _why_none(path, name):
     )
 
 
-def _foreign(folder):
-    """Anybody's SavedModel; one that cannot be read is the caller's to mend."""
-    import tensorflow as tf
-
-    try:
-        return tf.saved_model.load(str(folder))
-    except (OSError, ValueError, tf.errors.OpError) as fault:
-        reason = str(fault).splitlines()[0][:200]
-        raise BadInput(f"{folder} cannot be loaded as a SavedModel ({reason}).") from None
-
-
 def _takes(folder, front):
     """(key of an example, frames a clip or None for any) of an encoder, by its first input."""
     import tensorflow as tf
 
+    from tfssl import savedmodel
+
+    if front and len(front["inputs"]) > 1:
+        raise BadInput(
+            f"{str(folder)[-200:]} takes {', '.join(front['inputs'])[:150]}; what can be measured "
+            "here takes one input: wrap it in an encoder that does."
+        )
     if front:
         kind, shape = next(iter(front["inputs"].values())).split(" ", 1)
         shape = json.loads(shape.replace("None", "null"))
         text = kind == "string"
     else:
-        signatures = _foreign(folder).signatures
-        if "serving_default" not in signatures:
-            raise BadInput(
-                f"{folder} has no signature serving_default, so nothing says what it takes: save "
-                "it with one, or with tfssl.export."
-            )
+        signatures = savedmodel.foreign(folder).signatures
         inputs = signatures["serving_default"].structured_input_signature[1].values()
         spec = next(iter(inputs), tf.TensorSpec([], tf.float32))
         text, shape = spec.dtype == tf.string, spec.shape

@@ -11,7 +11,7 @@ from tfssl.cli.console import note, progress
 from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, arguments_of, load
 from tfssl.cli.training import tell_broken
 from tfssl.errors import BadInput
-from tfssl.files import refuse_unwritable
+from tfssl.files import refuse_unwritable, written_whole
 
 
 def audit(
@@ -63,11 +63,20 @@ def audit(
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: this is a file; give a folder's name.")
     refuse_unwritable(out, f"--out {out}")
+    if json_ is not None and json_.is_dir():  # not after all the training
+        raise BadInput(f"--json {json_}: this is a folder; give a file's name.")
     if json_ is not None:
         refuse_unwritable(json_.parent, f"--json {json_}")
     out.mkdir(parents=True, exist_ok=True)
     with progress("reading the data", quiet) as step:
-        read = functools.partial(load, data, max_broken=max_broken, quiet=quiet)
+        read = functools.partial(
+            load,
+            data,
+            max_broken=max_broken,
+            quiet=quiet,
+            sample_rate=arguments.get("sample_rate"),
+            size=arguments.get("size"),
+        )
         bench = laboratory.Bench(
             module, room, arguments, lambda part, keys: read(part, keys=keys), examples, cues, step
         )
@@ -96,6 +105,7 @@ def audit(
         rundir.write_json(json_, found)
     picture(found, out / "audit.png")
     table = laboratory.table(found)
-    (out / "audit.txt").write_text(table + "\n")
+    with written_whole(out / "audit.txt") as aside:
+        aside.write_text(table + "\n", encoding="utf-8")
     print(table)
     note(f"{out / 'audit.png'}   {out / 'audit.json'}", quiet)

@@ -29,6 +29,8 @@ def callers_fault(fault):
         text = fault.format_message()
     elif type(fault).__name__ == "BadInput":  # of the learning side or of the data side
         text = str(fault)
+    elif " BadInput: " in str(fault):  # TensorFlow tells it so where a graph was being made
+        text = str(fault).rpartition(" BadInput: ")[2]
     elif isinstance(fault, OSError) and fault.filename and fault.strerror:
         # Of two names the second is the caller's: what is renamed was written aside.
         name = str(fault.filename2 or fault.filename)[-LONGEST_NAME:]

@@ -13,6 +13,7 @@ from tfssl.cli.console import note
 from tfssl.cli.evaluating import evaluate
 from tfssl.cli.options import Quiet
 from tfssl.cli.training import pretrain
+from tfssl.errors import BadInput
 
 METHOD, DATA, SHOWN = "image.simclr", "world:n=2000", 6
 # A network and epochs for a minute, and views for solids whose shape is all that their classes
@@ -68,7 +69,10 @@ def _retrieved_elsewhere(encoder):
         images, nearest = pathlib.Path(folder, "images.npz"), pathlib.Path(folder, "nearest.npy")
         np.savez(images, image=batch["image"])
         command = [sys.executable, "-c", ELSEWHERE, str(encoder), str(images), str(nearest)]
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            raise BadInput(f"{encoder} could not be loaded in a fresh process: {reason}")
         nearest = np.load(nearest)
     names = [world.CLASSES[label] for label in batch["label"].numpy()]
     first = [names.index(name) for name in world.CLASSES[:SHOWN]]

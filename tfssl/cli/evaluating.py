@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, refresh_report
-from tfssl.cli.console import note, working
+from tfssl.cli.console import note, say, working
 from tfssl.cli.options import Data, MaxBroken, Quiet, Seed, Size, choice, load
 from tfssl.cli.training import tell_broken, unfinished
 from tfssl.errors import BadInput
 from tfssl.files import refuse_unwritable, written_whole
 
-ON_FEATURES = ("knn", "linear", "svm", "retrieval", "low_label", "transfer")
-ON_CLASSES = (*ON_FEATURES, "linear_sgd", "layers", "layers_sgd", "finetune", "finetune_10")
+ON_FEATURES = ("knn", "linear", "linear_sgd", "svm", "retrieval", "low_label", "transfer")
+ON_CLASSES = (*ON_FEATURES, "layers", "layers_sgd", "finetune", "finetune_10")
 ON_CLASSES = (*ON_CLASSES, "finetune_1")
 # Protocols whose examples hold more than one class, and how such sources are read.
 ANNOTATED = {"segmentation": "segmented", "detection": "boxed", "voc07": "tagged"}
@@ -130,7 +130,11 @@ def _hand_over(found, json_, artefact, test):
     if json_ is not None:
         rundir.write_json(json_, found)
     if artefact.run is not None:
-        _keep(artefact.run / "evaluation.json", found)
+        try:
+            _keep(artefact.run / "evaluation.json", found)
+        except OSError as fault:  # as where it lies on a disk that is only read
+            say(f"{artefact.run} does not keep the results ({fault.strerror.lower()}).")
+            return
         if test is not None:
             keep_neighbours(artefact, test)
         refresh_report(artefact.run)
@@ -283,7 +287,7 @@ def embed(
     refuse_unwritable(out.parent, f"--out {out}")
     artefact = Artefact(encoder)
     model = artefact.load()
-    ds = load(source, "all", max_broken, quiet, (artefact.key,), artefact.sample_rate)
+    ds = load(source, "all", max_broken, quiet, (artefact.key,), **artefact.reading(size))
     tell_broken(ds, quiet)
     with _about(encoder, source), working("computing features", quiet):
         found = extract(model, batches_of(ds, artefact, size), key=artefact.key)
@@ -323,7 +327,7 @@ def export(
 
 def _evaluated(spec, split, artefact, size, max_broken, quiet):
     """Labelled batches of one split, as the encoder takes them."""
-    ds = load(spec, split, max_broken, quiet, (artefact.key, "label"), artefact.sample_rate)
+    ds = load(spec, split, max_broken, quiet, (artefact.key, "label"), **artefact.reading(size))
     if split == "train":
         tell_broken(ds, quiet)
     batches = batches_of(ds, artefact, size)

@@ -6,6 +6,7 @@ solved by the cue. A method's own safeguards are compared where its module names
 `GUARDS = {cue: (keywords that let the cue in, {fix: keywords})}`.
 """
 
+import functools
 import inspect
 import io
 import math
@@ -127,6 +128,8 @@ class Bench:
         self.source, held = load("train", None), load("test", None)
         for key in self.keys:
             sources.require(self.source, key, str(arguments["data"]))
+        if "frames" in self.keys and "frame_times" in self.source.element_spec:
+            self.keys += ("frame_times",)
         self.labelled = all("label" in part.element_spec for part in (self.source, held))
         keys = tuple(dict.fromkeys((*self.keys, "index", *(["label"] if self.labelled else []))))
         source = self.source
@@ -138,7 +141,8 @@ class Bench:
         wanted = (source, most), (held, min(HELD_OUT, most))
         self.parts = {}
         for (dataset, count), part in zip(wanted, ("train", "test")):
-            self.parts[part] = _collected(dataset, keys, count, size, progress)
+            shaped = functools.partial(_shaped, size=size, rate=arguments.get("sample_rate"))
+            self.parts[part] = _collected(dataset, keys, count, shaped, progress)
         few = {key: self.parts["train"][key][:2] for key in (*self.keys, "index")}
         self.asked = "train" if _by_number(views, few) else "test"
         self.count = len(self.parts["train"]["index"])
@@ -466,11 +470,11 @@ def _by_number(views, examples):
     return not all(np.array_equal(a, b) for a, b in zip(*given))
 
 
-def _collected(dataset, keys, most, size, progress):
+def _collected(dataset, keys, most, shaped, progress):
     """The first `most` examples as a dict of arrays of one shape."""
     import numpy as np
 
-    ready = dataset.map(lambda example: _shaped({key: example[key] for key in keys}, size))
+    ready = dataset.map(lambda example: shaped({key: example[key] for key in keys}))
     count = int(dataset.cardinality())
     rows = []
     for batch in ready.take(most).batch(AT_ONCE).as_numpy_iterator():
@@ -478,14 +482,16 @@ def _collected(dataset, keys, most, size, progress):
         progress(len(rows) * AT_ONCE, min(most, count) if count > 0 else most)
     if not rows:
         raise BadInput("The data holds no example in one of its splits, train or test.")
-    return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+    found = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+    return {**found, "index": np.arange(len(found["index"]))}
 
 
-def _shaped(example, size):
+def _shaped(example, size, rate=None):
     """An example whose shape is known: pictures, clips and sounds of any size are cut to one."""
     import tensorflow as tf
 
     from tfssl.pipelines.augment.image import centre_crop
+    from tfssl.pipelines.sources import DEFAULT_RATE
 
     def pictures(x):
         return tf.cast(tf.round(255 * centre_crop(x, size)), tf.uint8)
@@ -495,11 +501,16 @@ def _shaped(example, size):
             continue
         if key in ("image", "image_right"):
             example[key] = pictures(x[None])[0]
-        elif key in ("frames", "frames_right"):
-            at = tf.minimum(tf.range(MOST_FRAMES), tf.shape(x)[0] - 1)
-            example[key] = pictures(tf.gather(x, at)[None])[0]
+        elif key in ("frames", "frames_right", "frame_times"):
+            frames, final = tf.range(MOST_FRAMES), tf.shape(x)[0] - 1
+            kept = tf.gather(x, tf.minimum(frames, final))
+            if key == "frame_times":
+                after = tf.cast(tf.maximum(0, frames - final), tf.float32)
+                example[key] = kept + after / example["fps"]
+            else:
+                example[key] = pictures(kept[None])[0]
         elif key == "audio":
-            samples = MOST_SECONDS * 16000
+            samples = MOST_SECONDS * (rate or DEFAULT_RATE)
             padded = tf.pad(x[:samples], [[0, tf.maximum(0, samples - tf.shape(x)[0])]])
             example[key] = tf.ensure_shape(padded, [samples])
     return example

@@ -27,6 +27,9 @@ Size = Annotated[int | None, typer.Option(min=8, max=4096, help="Side of the inp
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything random.")]
 # The least that makes sense of recipe keywords; the rest is only kept from changing its sign.
 LEAST = {"size": 8, "batch_size": 1, "epochs": 1}
+# Of how many there are, or how wide they are, there is one at least.
+LEAST |= dict.fromkeys(("clusters", "depth", "dim", "dims", "grid", "heads", "orders", "width"), 1)
+LEAST |= dict.fromkeys(("channels", "levels", "neighbours", "prototypes", "units", "widths"), 1)
 DIVISORS = ("temperature", "teacher_temperature", "sigma", "epsilon")  # 0 would divide by nothing
 
 
@@ -38,6 +41,8 @@ def arguments_of(module, method, small, given, pairs):
     known = inspect.signature(module.recipe).parameters
     arguments = dict(module.SMALL) if small else {}
     for key, value in given.items():
+        if value == "" and key == "data":
+            raise BadInput("--data is empty: give a folder, digits, world or tfds:NAME.")
         if value in ("", None):
             continue
         if key not in known:
@@ -52,9 +57,9 @@ def arguments_of(module, method, small, given, pairs):
         if key not in known:
             raise BadInput(f"--set {key}: {method} has no such key;{near(key, known)}")
         usual = known[key].default
-        small = module.SMALL.get(key, usual)
-        if isinstance(usual, tuple) and isinstance(small, (tuple, list)):
-            usual = usual if len(small) == len(usual) else list(usual)  # of any length
+        smaller = module.SMALL.get(key, usual)
+        if isinstance(usual, tuple) and isinstance(smaller, (tuple, list)):
+            usual = usual if len(smaller) == len(usual) else list(usual)  # of any length
         arguments[key] = _typed(key, text, usual)
         _in_range(key, text, arguments[key], known[key].default)
     if "data" in known and not (isinstance(arguments.get("data"), str) and arguments["data"]):
@@ -63,7 +68,8 @@ def arguments_of(module, method, small, given, pairs):
             raise BadInput(f"--data is missing: a folder, digits, world or tfds:NAME ({default}).")
         arguments["data"] = default
     for key in arguments:
-        if key.endswith("encoder") and isinstance(arguments[key], str):
+        named = key.endswith("encoder") or key == "teacher"
+        if named and isinstance(arguments[key], str):
             usual = [known[key].default, module.SMALL.get(key)]
             if arguments[key] not in usual:
                 _fitting_encoder(method, key, arguments[key], [e for e in usual if e])
@@ -76,8 +82,11 @@ def _fitting_encoder(method, key, name, usual):
     """Refuses a name that is unknown, or of a network for another kind of input than the usual."""
     from tfssl import encoders
 
+    if key == "teacher" and name not in encoders.NAMES:
+        return  # the folder or URL of a published one
     option = f"--{key} {name}" if key == "encoder" else f"--set {key}={name}"
-    kinds = {encoders.kind(other) for other in usual if other in encoders.NAMES}
+    # Where the method has a network of its own, it is one for pictures.
+    kinds = {encoders.kind(other) for other in usual if other in encoders.NAMES} or {"image"}
     fitting = [other for other in encoders.NAMES if encoders.kind(other) in kinds]
     fitting = fitting or list(encoders.NAMES)
     if name not in encoders.NAMES:
@@ -184,8 +193,11 @@ def strategy_of(name):
     return tf.distribute.get_strategy()
 
 
-def load(spec, split, max_broken, quiet, keys=None, sample_rate=None):
-    """`pipelines.load`, with a progress bar while files are looked at."""
+def load(spec, split, max_broken, quiet, keys=None, sample_rate=None, size=None):
+    """`pipelines.load`, with a progress bar while files are looked at.
+
+    Videos keep as many pixels as squares of `size` need.
+    """
     from tfssl import pipelines
     from tfssl.pipelines import sources
 
@@ -198,4 +210,5 @@ def load(spec, split, max_broken, quiet, keys=None, sample_rate=None):
             max_broken=max_broken,
             progress=step,
             sample_rate=sample_rate,
+            short_side=max(128, size or 0),
         )

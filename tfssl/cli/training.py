@@ -30,7 +30,7 @@ from tfssl.files import refuse_unwritable
 def show(
     method: str,
     out: Annotated[pathlib.Path, typer.Option(help="The picture, a .png file.")],
-    data: Data = "",
+    data: Data = None,
     size: Size = None,
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -55,7 +55,7 @@ def show(
 def pretrain(
     method: str,
     out: Annotated[pathlib.Path, typer.Option(help="The run's folder; the same call resumes it.")],
-    data: Data = "",
+    data: Data = None,
     small: Annotated[
         bool, typer.Option("--small", help="The method's SMALL recipe: minutes on two cores.")
     ] = False,
@@ -138,6 +138,11 @@ def _train(module, record, out, quiet, most=math.inf):
             rundir.write_json(out / "run.json", record)
         run = run or _planned(module, record)
     plan = record["plan"]
+    if run.dataset.steps != plan["steps_per_pass"]:
+        raise BadInput(
+            f"{out} was begun on data of {plan['steps_per_pass']} batches, and --data "
+            f"{record['data']} has {run.dataset.steps} now: give the same data, or another --out."
+        )
     epochs, steps = plan["epochs"], plan["steps_per_epoch"]
     resume = callbacks.Resume(out / "checkpoints")
     begun = resume.epoch
@@ -161,11 +166,12 @@ def _train(module, record, out, quiet, most=math.inf):
             f"{out}: the loss is no number any more, so no encoder is published: train with a "
             "lower --set learning_rate=..., or --precision float32, in another folder."
         )
-    _publish(run, record, out)
-    record["finished"] = rundir.now()
-    rundir.write_json(out / "run.json", record)
-    _show_neighbours(record, out)
-    refresh_report(out)
+    with working("publishing", quiet):
+        _publish(run, record, out)
+        record["finished"] = rundir.now()
+        rundir.write_json(out / "run.json", record)
+        _show_neighbours(record, out)
+        refresh_report(out)
     note(f"Encoder: {out / 'encoder'}   Report: {out / 'report.html'}", quiet)
 
 
@@ -328,18 +334,18 @@ def _publish(run, record, out):
 def _show_neighbours(record, out):
     """Keeps what the report shows of the first published encoder's features."""
     artefact = Artefact(out)
-    ds = _shown(record["data"], artefact.key, artefact.sample_rate)
+    ds = _shown(record["data"], artefact.key, artefact.reading())
     if ds is not None and int(ds.cardinality()) > 1:  # one example has no neighbours
         keep_neighbours(artefact, batches_of(ds.take(1000), artefact, 0))
 
 
-def _shown(data, key, sample_rate):
+def _shown(data, key, reading):
     """The training examples, of clips for an encoder of pictures their middle frames, or None."""
     from tfssl.pipelines import errors
 
     for other in (key, "frames") if key == "image" else (key,):
         try:
-            ds = load(data, "train", 1.0, True, (other,), sample_rate)
+            ds = load(data, "train", 1.0, True, (other,), **reading)
         except errors.BadInput:
             continue
         if other == key:

@@ -81,6 +81,8 @@ def tap_names(encoder):
     SavedModel answers with the names of its `representation` signature. Else empty.
     """
     if hasattr(encoder, "signatures"):
+        if "representation" not in encoder.signatures:  # somebody else's
+            return []
         names = encoder.signatures["representation"].structured_outputs
         return sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)] + [name])
     encoder = _functional(encoder)

@@ -18,6 +18,8 @@ from tfssl.evaluate.svm import svm
 from tfssl.evaluate.transfer import suite, transfer
 from tfssl.evaluate.voc07 import voc07
 
+finetune_1, finetune_10 = (functools.partial(finetune, labels=share) for share in (0.01, 0.1))
+
 # What can be asked for by name; `random` is not here, as it runs the others on another encoder.
 PROTOCOLS = {
     "knn": knn,
@@ -29,8 +31,8 @@ PROTOCOLS = {
     "low_label": low_label,
     "transfer": transfer,
     "finetune": finetune,
-    "finetune_1": functools.partial(finetune, labels=0.01),
-    "finetune_10": functools.partial(finetune, labels=0.1),
+    "finetune_1": finetune_1,
+    "finetune_10": finetune_10,
     "retrieval": retrieval,
     "supervised": supervised,
 }
@@ -42,6 +44,8 @@ __all__ = [
     "PROTOCOLS",
     "detection",
     "finetune",
+    "finetune_1",
+    "finetune_10",
     "knn",
     "layers",
     "layers_sgd",

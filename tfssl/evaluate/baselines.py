@@ -4,6 +4,8 @@ import keras
 
 from tfssl.errors import BadInput
 from tfssl.evaluate.finetune import finetune, reproducible
+from tfssl.evaluate.knn import knn
+from tfssl.evaluate.linear import linear
 
 
 def random_encoder(encoder, seed=0):
@@ -32,19 +34,20 @@ def random_encoder(encoder, seed=0):
         ) from error
 
 
-def random(encoder, train, test, protocols, seed=0):
+def random(encoder, train, test, protocols=None, seed=0):
     """The protocols' results for the same architecture untrained.
 
     Args:
         encoder: a Keras model; only its architecture counts.
         train, test: labelled examples, in any form that `features.extract` reads.
-        protocols: {name: f(encoder, train, test)}.
+        protocols: {name: f(encoder, train, test)}; None: kNN and the linear probe.
         seed: of the weights.
 
     Returns:
         {name: the protocol's result}.
     """
     untrained = random_encoder(encoder, seed)
+    protocols = protocols or {"knn": knn, "linear": linear}
     return {name: protocol(untrained, train, test) for name, protocol in protocols.items()}
 
 

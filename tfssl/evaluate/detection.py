@@ -46,6 +46,8 @@ def detection(
         size: longer side in pixels to which pictures are brought, padded to a square.
         iterations, batch_size, learning_rate, weight_decay: of the fit.
         frozen: the backbone does not train.
+        width, convolutions: of the pyramid and the heads.
+        flip: half of the training pictures are mirrored.
         classes: how many; 0: what the boxes hold, of training and test: what only the test shows is
             never found.
         seed: of the heads' weights, the order and the mirroring.
@@ -82,6 +84,7 @@ def detection(
         "iterations": iterations,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
         "frozen": frozen,
         "width": width,
         "convolutions": convolutions,

@@ -35,7 +35,9 @@ def finetune(
     also those that are frozen in the encoder. The examples that are used are held in memory, so
     that all of them are mixed, in whatever order they come.
     Departures: Adam with cosine decay to 0 instead of SGD or LARS, and no augmentation, as the
-    right one depends on the data (digits must not be mirrored).
+    right one depends on the data (digits must not be mirrored). Sounds and clips of several lengths
+    are trained on at the median of their lengths, cut behind it or filled with silence or their
+    last frame; they are measured whole.
 
     Args:
         encoder: a Keras model or layer, or a loaded SavedModel with trainable variables. It is as
@@ -63,13 +65,14 @@ def finetune(
     reading = dict(label=label, key=key, size=size)
     known = features.read_labels(train, label)
     y, _, names = features.number(known, features.read_labels(test, label))
-    inputs, classes = _chosen(encoder, train, y, names, balanced(y, labels, seed), reading)
+    positions = balanced(y, labels, seed)
+    inputs, classes, spec = _chosen(encoder, train, y, names, positions, reading)
     batch_size = min(batch_size, len(classes))
     data = order.epochs((inputs, classes), batch_size, seed).prefetch(2)
     steps = max(least_steps, epochs * len(classes) // batch_size)
     trained = len(np.unique(y))
     with reproducible(seed), trainable_copy(encoder) as network:
-        model = _with_head(network, data.element_spec[0], trained)
+        model = _with_head(network, spec, trained)
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         model.compile(
             keras.optimizers.Adam(rate),
@@ -112,7 +115,7 @@ def balanced(y, share, seed=0):
 
 
 def _chosen(encoder, train, y, names, positions, reading):
-    """(inputs, classes int [n]) of the examples at `positions` of y [N], read in one pass.
+    """(inputs, classes int [n], spec) of the examples at `positions` of y [N], read in one pass.
 
     The dataset may come in another order than y did: the r-th example of a class that comes is
     taken where the r-th of that class in y was drawn.
@@ -120,16 +123,11 @@ def _chosen(encoder, train, y, names, positions, reading):
     data, batched, _ = features.dataset(encoder, train, **reading)
     data = data.map(lambda x, extra: features.scaled(x))
     spec = (data.unbatch() if batched else data).element_spec
-    if any(not part.shape.is_fully_defined() for part in tf.nest.flatten(spec)):
-        raise BadInput(
-            "fine-tuning needs inputs of one known size: state size= (pixels), or bring sounds and "
-            "clips to one length before"
-        )
+    if any(not part.shape[1:].is_fully_defined() for part in tf.nest.flatten(spec)):
+        raise BadInput("fine-tuning needs inputs of one known size: state size= (pixels)")
     wanted = [np.isin(np.flatnonzero(y == c), positions) for c in range(len(names))]
     seen, count = [0] * len(names), 0
-    inputs = tf.nest.map_structure(
-        lambda part: np.empty([len(positions), *part.shape], part.dtype.as_numpy_dtype), spec
-    )
+    inputs = tf.nest.map_structure(lambda part: _room(part, len(positions)), spec)
     classes = np.empty(len(positions), np.int64)
     for x, extra, _ in features.batches(encoder, train, **reading):
         numbers, rows = features.numbered(extra["label"], names), []
@@ -138,7 +136,9 @@ def _chosen(encoder, train, y, names, positions, reading):
                 rows.append(row)
             seen[c] += 1
         for held, part in zip(tf.nest.flatten(inputs), tf.nest.flatten(x)):
-            held[count : count + len(rows)] = part.numpy()[rows]
+            part = part.numpy()
+            for place, row in enumerate(rows, count):
+                held[place] = part[row]
         classes[count : count + len(rows)] = numbers[rows]
         count += len(rows)
     if count < len(positions):
@@ -146,12 +146,32 @@ def _chosen(encoder, train, y, names, positions, reading):
             "the training set held fewer examples of a class when it was read again: it must hold "
             "the same examples on every pass, in whatever order"
         )
-    return inputs, classes
+    return tf.nest.map_structure(_of_one_length, inputs), classes, spec
+
+
+def _room(part, count):
+    """Where `count` values of a spec are put: one array, or a list where their lengths differ."""
+    if part.shape.is_fully_defined():
+        return np.empty([count, *part.shape], part.dtype.as_numpy_dtype)
+    return np.empty([count], object)
+
+
+def _of_one_length(values):
+    """Values of several lengths as one array of their median length."""
+    if values.dtype != object or values.ndim > 1 or isinstance(values[0], (str, bytes)):
+        return values
+    length = int(np.median([len(value) for value in values]))
+
+    def fitted(value):
+        room = [(0, max(0, length - len(value)))] + [(0, 0)] * (value.ndim - 1)
+        return np.pad(value[:length], room, "edge" if value.ndim > 1 else "constant")
+
+    return np.stack([fitted(value) for value in values])
 
 
 def _with_head(network, spec, classes):
     def tensor(part, name=None):
-        return keras.Input(part.shape[1:], dtype=part.dtype.name, name=name)
+        return keras.Input(part.shape, dtype=part.dtype.name, name=name)
 
     if isinstance(spec, dict):
         inputs = {name: tensor(part, name) for name, part in spec.items()}

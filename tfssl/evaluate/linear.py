@@ -140,11 +140,20 @@ def regression(x, y, penalty, iterations, start=None):
 def standardised(x, queries):
     """Both with the mean and the deviation of `x`; constant dimensions become 0."""
     mean = x.mean(axis=0, dtype=np.float64)
-    deviation = x.std(axis=0, dtype=np.float64)
+    squares = sum(np.square(rows - mean).sum(axis=0) for rows in _blocks(x))
+    deviation = np.sqrt(squares / len(x))
     # Below this a dimension is constant up to rounding, and dividing would only amplify noise.
     constant = deviation <= 1e-6 * np.maximum(1e-6, np.abs(mean))
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
-    return tuple(((part - mean) * scale).astype(np.float32) for part in (x, queries))
+    return tuple(
+        np.concatenate([((rows - mean) * scale).astype(np.float32) for rows in _blocks(part)])
+        for part in (x, queries)
+    )
+
+
+def _blocks(x, rows=2**14):
+    """x [N, D] a few rows at a time: all of it in float64 is more than many machines hold."""
+    return (x[start : start + rows] for start in range(0, max(1, len(x)), rows))
 
 
 def held_out_split(y, share, seed):

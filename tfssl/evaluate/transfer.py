@@ -141,7 +141,7 @@ def suite(encoder, load, size=224, seed=0, names=tuple(SUITE), **fitting):
             missing[name] = str(reason)
             continue
         parts = {
-            key: part if part is None else part.map(lambda e: covered(e, size))
+            key: part and part.map(lambda e: covered(e, size), tf.data.AUTOTUNE, True)
             for key, part in parts.items()
         }
         found[name] = transfer(encoder, metric=entry.metric, seed=seed, **parts, **fitting)

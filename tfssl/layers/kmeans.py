@@ -80,9 +80,11 @@ def _centres(points, assigned, centres, random):
     order = np.argsort(assigned, kind="stable")
     filled = np.flatnonzero(sizes)
     first = np.concatenate([[0], np.cumsum(sizes[filled]).astype(np.int64)[:-1]])
-    sums = np.add.reduceat(points[order].astype(np.float64), first, axis=0)
+    # A few columns at a time: float64 of everything is more than many machines hold.
+    columns = np.array_split(points[order], -(-points.shape[1] // 16), axis=1)
+    sums = [np.add.reduceat(part.astype(np.float64), first, axis=0) for part in columns]
     centres = centres.astype(np.float64)
-    centres[filled] = sums / sizes[filled, None]
+    centres[filled] = np.concatenate(sums, axis=1) / sizes[filled, None]
     apart = np.where(np.arange(points.shape[1]) % 2, 1 - 1 / 1024, 1 + 1 / 1024)
     for empty in np.flatnonzero(sizes == 0):
         chance = np.maximum(sizes - 1, 0)
