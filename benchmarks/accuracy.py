@@ -21,9 +21,12 @@ METHODS = ("image.simclr", "image.rotation", "image.mae")
 
 
 def flattened(source, dest):
-    """Every JPEG below `source` in one folder, named so that no class shows."""
-    for number, path in enumerate(sorted(source.rglob("*.jpg"))):
-        shutil.copy(path, dest / f"{hash_of(path)}{number:06d}.jpg")
+    """Every picture below `source` in one folder, named so that no class shows."""
+    from tfssl.pipelines.sources.folders import ENDINGS
+
+    pictures = (path for path in source.rglob("*") if path.suffix.lower() in ENDINGS["image"])
+    for number, path in enumerate(sorted(pictures)):
+        shutil.copy(path, dest / f"{hash_of(path)}{number:06d}{path.suffix}")
     return dest
 
 

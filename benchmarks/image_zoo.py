@@ -34,6 +34,7 @@ OWN = ("image.mae", "image.data_dependent_init")
 # What a deeper trunk is worth.
 ALSO = (("image.simclr", "resnet9"), ("image.rotation", "resnet9"))
 BASELINES = ("random", "supervised")
+TRIAL = 15  # processor seconds in which steps are timed, though no more than ten
 TOLERANCE = 1.3  # a run whose passes between epochs cost more than planned is cut off here
 
 
@@ -60,7 +61,7 @@ def budgeted(module, arguments, seconds):
 
     def after(step, logs):
         marks.append(spent())
-        if len(marks) > 10:
+        if len(marks) > 10 or (len(marks) > 4 and marks[-1] - marks[2] > TRIAL):
             trial.model.stop_training = True
 
     marks, trial = [], built(epochs=1)

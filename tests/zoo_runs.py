@@ -124,7 +124,7 @@ _kept = {}
 
 @functools.cache
 def _graph(views):
-    graph = tf.function(views)
+    graph = tf.function(views, autograph=False)
     graph.uses = getattr(views, "uses", ())
     return graph
 
