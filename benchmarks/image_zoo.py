@@ -202,8 +202,9 @@ def in_a_process(name, encoder, options):
         done = subprocess.run(call, capture_output=True, text=True, env=os.environ | environment)
         if not done.returncode:
             return json.loads(dest.read_text())
-    lines = done.stderr.strip().splitlines() or ["it ended without a word"]
-    return {"method": name, "encoder": encoder, "failure": lines[-1][:300]}
+    last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    last = last.rpartition("BadInput: ")[2].replace(str(options.data), options.data.name)
+    return {"method": name, "encoder": encoder, "failure": last[:300]}
 
 
 def main():

@@ -205,8 +205,9 @@ def page(found, causes):
             for row in below
         ]
     if results.failed:
-        lines += ["", "## Failed", ""]
-        lines += [f"- `{row['method']}` {row['asked']}: {row['failure']}" for row in results.failed]
+        lines += ["", "## Without a row", ""]
+        names = (f"{row['method']} {row['asked']}".strip() for row in results.failed)
+        lines += [f"- `{name}`: {row['failure']}" for name, row in zip(names, results.failed)]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 
 from tfssl.pipelines.augment.image import centre_crop
-from tfssl.pipelines.datasets import changed, untuned
+from tfssl.pipelines.datasets import changed, like, untuned
 from tfssl.pipelines.errors import BadInput
 
 # What a method may see of an example. Everything else is annotation.
@@ -106,7 +106,7 @@ def evaluation(ds, batch_size, size=None):
 
     each = changed(ds, ready)
     batches = each.batch(batch_size if _is_uniform(each) else 1)
-    batches = untuned(batches.prefetch(tf.data.AUTOTUNE))
+    batches = like(each, untuned(batches.prefetch(tf.data.AUTOTUNE)))
     if hasattr(each, "gather"):
         batches.examples, batches.gather = ds.cardinality(), each.gather
     return batches

@@ -17,6 +17,17 @@ def untuned(dataset):
     return dataset.with_options(options)
 
 
+def like(source, dataset):
+    """The dataset, made of a source's examples in their order, with what the source tells of them.
+
+    `labels` [N] are there where they are known without reading the examples.
+    """
+    for attribute in ("broken", "paths", "class_names", "total", "labels"):
+        if hasattr(source, attribute):
+            setattr(dataset, attribute, getattr(source, attribute))
+    return dataset
+
+
 def changed(dataset, change):
     """A source with `change` (batch of examples -> the same) done to it, its attributes kept.
 
@@ -30,10 +41,7 @@ def changed(dataset, change):
     result = dataset.map(single, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if hasattr(dataset, "gather"):
         result.gather = lambda at: change(dataset.gather(at))
-    for attribute in ("broken", "paths", "class_names", "total"):
-        if hasattr(dataset, attribute):
-            setattr(result, attribute, getattr(dataset, attribute))
-    return result
+    return like(dataset, result)
 
 
 def numbered(source):

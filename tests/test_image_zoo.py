@@ -76,7 +76,7 @@ def test_the_page_names_failures_and_what_fell_below_its_untrained_network():
     rows = found(simclr=0.5, dcgan=0.3)
     rows["rows"].append({"method": "image.vicreg", "asked": "", "failure": "it burst"})
     page = image_zoo_page.page(rows, {"image.dcgan": "noise is easier."})
-    assert "`image.vicreg` : it burst" in page
+    assert "`image.vicreg`: it burst" in page
     assert "`image.dcgan` (-10.0 points): noise is easier." in page
     assert "| `image.simclr` | resnet9 |" in page and "| c2 50.0 | 30.0 |" in page
     assert "1 of the five best" in page

@@ -326,6 +326,15 @@ def test_a_folder_without_labels_is_refused_where_labels_are_needed(tmp_path):
         pipelines.load("digits", keys=["audio"])
 
 
+def test_labels_are_known_without_reading_the_pictures(tmp_path):
+    for i, name in enumerate(("cat", "dog", "cat")):
+        picture(tmp_path / name / f"{i}.png", seed=i)
+    dataset = pipelines.load(tmp_path, "all")
+    assert dataset.labels == [int(example["label"]) for example in dataset]
+    assert pipelines.batching.evaluation(dataset, 2, 8).labels == dataset.labels
+    assert not hasattr(pipelines.load(tmp_path, "all", keys=("image",)), "labels")
+
+
 def test_images_of_many_sizes_keep_them_in_memory_and_streamed(tmp_path, monkeypatch):
     for i in range(9):
         picture(tmp_path / f"{i}.jpg", size=(10 + i, 20), seed=i, quality=95)

@@ -5,10 +5,12 @@ import contextvars
 import difflib
 import os
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfssl.pipelines.datasets import untuned
+from tfssl.pipelines.datasets import like, untuned
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import splits
 from tfssl.pipelines.sources.records import broken_report
@@ -19,17 +21,41 @@ __all__ = ["accepting", "broken_report", "load", "require"]
 EMBEDDED = ("digits", "world")
 DEFAULT_RATE = 16000  # Hz, of sound in files
 LONGEST = 600  # characters of a message
-_accepted = contextvars.ContextVar("max_broken", default=0.5)
+
+
+class _Reading(NamedTuple):
+    max_broken: float = 0.5
+    progress: Callable | None = None
+    told: Callable | None = None
+
+
+_reading = contextvars.ContextVar("reading", default=None)
 
 
 @contextlib.contextmanager
-def accepting(max_broken):
-    """The share of broken files that `load` accepts inside, where its caller names none."""
-    token = _accepted.set(max_broken)
+def accepting(max_broken=None, progress=None, told=None):
+    """What `load` goes by inside, for callers such as recipes that leave it open.
+
+    Args:
+        max_broken, progress: as `load` has them.
+        told: called with every source that is loaded.
+    """
+    given = {"max_broken": max_broken, "progress": progress, "told": told}
+    given = {key: value for key, value in given.items() if value is not None}
+    token = _reading.set(_inside()._replace(**given))
     try:
         yield
     finally:
-        _accepted.reset(token)
+        _reading.reset(token)
+
+
+def accepted():
+    """The share of broken files up to which a source is taken here."""
+    return _inside().max_broken
+
+
+def _inside():
+    return _reading.get() or _Reading()
 
 
 def load(
@@ -78,23 +104,27 @@ def load(
     """
     if isinstance(spec, tf.data.Dataset):
         return spec
+    inside = _inside()
     options = {
-        "max_broken": _accepted.get() if max_broken is None else max_broken,
+        "max_broken": inside.max_broken if max_broken is None else max_broken,
         "short_side": short_side,
         "max_frames": max_frames,
         "sample_rate": sample_rate or DEFAULT_RATE,
-        "progress": progress,
+        "progress": progress or inside.progress,
     }
     try:
         keys = tuple(keys) if keys else ()
         if sample_rate is not None and "audio" in keys:  # what it is now must be known
             keys = tuple(dict.fromkeys((*keys, "sample_rate")))
         source = found(os.fspath(spec), split, keys, options)
-        return plainly(source if sample_rate is None else at_rate(source, sample_rate))
+        source = plainly(source if sample_rate is None else at_rate(source, sample_rate))
     except BadInput as error:
         if len(str(error)) > LONGEST:
             raise BadInput(str(error)[: LONGEST - 3] + "...") from None
         raise
+    if inside.told:
+        inside.told(source)
+    return source
 
 
 def found(spec, split, keys, options):
@@ -134,9 +164,9 @@ def found(spec, split, keys, options):
 def plainly(source):
     """The source untuned, with all its attributes, those that it has none of empty."""
     dataset = untuned(source)
-    for attribute in ("broken", "paths", "class_names"):
-        setattr(dataset, attribute, getattr(source, attribute, []))
-    dataset.total = getattr(source, "total", len(dataset.paths))
+    dataset.broken, dataset.paths, dataset.class_names = [], [], []
+    dataset.total = len(getattr(source, "paths", []))
+    like(source, dataset)
     if hasattr(source, "gather"):
         dataset.gather = source.gather
     return dataset

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.pipelines import sources
+from tfssl.pipelines.datasets import like
 from tfssl.pipelines.errors import BadInput
 from tfssl.pipelines.sources import images, pairs, records, splits
 
@@ -148,13 +149,6 @@ def tagged(spec, split="train", trainval=True):
     return like(data, data.map(tags))
 
 
-def like(data, mapped):
-    """The mapped dataset with the attributes of the one it was made of."""
-    for attribute in ("class_names", "paths", "broken", "total"):
-        setattr(mapped, attribute, getattr(data, attribute, []))
-    return mapped
-
-
 def own_split(spec, split):
     name, own = sources.parse(str(spec))
     return name, own if name != str(spec) else split
@@ -189,7 +183,7 @@ def reading(rows, read, kinds, source, files=1):
         files: how many of a row's first entries are files that must be readable.
     """
     held, broken = looked_at(rows, source, files)
-    records.refuse(list(broken.values()), len(rows), sources._accepted.get(), source)
+    records.refuse(list(broken.values()), len(rows), sources.accepted(), source)
     good = [i for i in range(len(rows)) if i not in broken]
     kinds = {"image": (tf.uint8, 3), **kinds}
 

@@ -39,6 +39,8 @@ def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, pro
     result = records.dataset(found, rows, chosen, wants)
     result.paths = [rows[found.good[i]].path for i in chosen]
     result.broken, result.total, result.class_names = broken, total, class_names
+    if class_names and (not keys or "label" in keys):
+        result.labels = [rows[found.good[i]].values["label"] for i in chosen]
     return result
 
 

@@ -120,6 +120,7 @@ def batches_of(ds, artefact, size):
     Those that are too short stand still at their end.
     """
     from tfssl.pipelines import batching
+    from tfssl.pipelines.datasets import like
 
     keys = [
         key for key in (artefact.key, "label", "index", "sample_rate") if key in ds.element_spec
@@ -128,9 +129,10 @@ def batches_of(ds, artefact, size):
     def select(examples):
         return {key: examples[key] for key in keys}
 
-    kept = ds.map(select)
+    kept = like(ds, ds.map(select))
     if artefact.frames:
-        kept = kept.map(lambda e: {**e, "frames": middle(e["frames"], artefact.frames)})
+        clips = kept.map(lambda e: {**e, "frames": middle(e["frames"], artefact.frames)})
+        kept = like(ds, clips)
     elif hasattr(ds, "gather"):
         kept.gather = lambda at: select(ds.gather(at))
     size = (size or artefact.size or None) if artefact.key in ("image", "frames") else None

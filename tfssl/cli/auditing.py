@@ -80,7 +80,7 @@ def audit(
         bench = laboratory.Bench(
             module, room, arguments, lambda part, keys: read(part, keys=keys), examples, cues, step
         )
-        tell_broken(bench.source, quiet)
+        tell_broken(bench.source)
     if not bench.labelled:
         note(f"{data} has no labels: the downstream probe is left out.", quiet)
     arms = laboratory.arms(bench, cues)

@@ -238,7 +238,7 @@ def _annotated(name, source, splits, max_broken, quiet):
     with sources.accepting(max_broken), working("looking at the pictures", quiet):
         parts = [read(source, split, **whole) for split in splits]
     for part in parts:
-        tell_broken(part, quiet)
+        tell_broken(part)
     return parts
 
 
@@ -288,7 +288,7 @@ def embed(
     artefact = Artefact(encoder)
     model = artefact.load()
     ds = load(source, "all", max_broken, quiet, (artefact.key,), **artefact.reading(size))
-    tell_broken(ds, quiet)
+    tell_broken(ds)
     with _about(encoder, source), working("computing features", quiet):
         found = extract(model, batches_of(ds, artefact, size), key=artefact.key)
     arrays = {
@@ -329,10 +329,8 @@ def _evaluated(spec, split, artefact, size, max_broken, quiet):
     """Labelled batches of one split, as the encoder takes them."""
     ds = load(spec, split, max_broken, quiet, (artefact.key, "label"), **artefact.reading(size))
     if split == "train":
-        tell_broken(ds, quiet)
-    batches = batches_of(ds, artefact, size)
-    batches.class_names = ds.class_names
-    return batches
+        tell_broken(ds)
+    return batches_of(ds, artefact, size)
 
 
 def _table(found):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tfssl.cli.artefact import Artefact, batches_of, keep_neighbours, middle, refresh_report
-from tfssl.cli.console import clock, note, say, verbosity, working
+from tfssl.cli.console import clock, note, progress, say, verbosity, working
 from tfssl.cli.options import (
     Data,
     MaxBroken,
@@ -106,12 +106,10 @@ def pretrain(
         "size": _side(module, arguments),
         "data": arguments["data"],
     }
-    keys = ("frames", "audio") if call["modality"] == "audio_visual" else None
-    tell_broken(load(arguments["data"], "train", max_broken, quiet, keys), quiet)
     record = rundir.claim(out, {key: value for key, value in call.items() if key != "call"})
     record.setdefault("call", call["call"])
     record.setdefault("uses", list(getattr(module.views, "uses", ())))  # annotation, by its keys
-    with sources.accepting(max_broken):  # recipes load their data themselves
+    with sources.accepting(max_broken, told=teller()):  # recipes load their data themselves
         # SMALL's epochs are for those who give no time.
         asked = epochs is not None or any(word.startswith("epochs=") for word in set_ or ())
         _train(module, record, out, quiet, arguments["epochs"] if asked else math.inf)
@@ -136,7 +134,7 @@ def _train(module, record, out, quiet, most=math.inf):
         if "plan" not in record:
             record["plan"], run = _plan(module, record, quiet, most)
             rundir.write_json(out / "run.json", record)
-        run = run or _planned(module, record)
+        run = run or _planned(module, record, quiet)
     plan = record["plan"]
     if run.dataset.steps != plan["steps_per_pass"]:
         raise BadInput(
@@ -190,11 +188,11 @@ def _mend(module, record, out):
         refresh_report(out)
 
 
-def _planned(module, record):
+def _planned(module, record, quiet=True):
     """The recipe's run for all planned epochs, wherever it stands."""
     plan = record["plan"]
     passes = plan["epochs"] * plan["steps_per_epoch"] / plan["steps_per_pass"]
-    return build(module, record["arguments"], epochs=passes)
+    return build(module, record["arguments"], passes, quiet)
 
 
 def unfinished(out, name):
@@ -225,7 +223,7 @@ def _plan(module, record, quiet, most):
     The run is the one that the plan asks for, or None where it must be built for other epochs.
     """
     start = clock()
-    run = build(module, record["arguments"])
+    run = build(module, record["arguments"], quiet=quiet)
     each = run.dataset.steps
     batch_size = record["arguments"].get("batch_size") or _default(module, "batch_size")
     epochs, steps = math.ceil(run.epochs), record["steps_per_epoch"] or each
@@ -284,15 +282,17 @@ class _Stopwatch:
         return (later[-1] - later[0]) / (len(later) - 1)
 
 
-def build(module, arguments, epochs=None):
+def build(module, arguments, epochs=None, quiet=True):
     """The recipe's run with its random state set; `epochs` may be a fraction of passes."""
-
     import keras
+
+    from tfssl.pipelines import sources
 
     if epochs is not None and "epochs" in inspect.signature(module.recipe).parameters:
         arguments = {**arguments, "epochs": int(epochs) if epochs == int(epochs) else epochs}
     keras.utils.set_random_seed(arguments.get("seed", 0))
-    return module.recipe(**arguments)
+    with progress("looking at the files", quiet) as step, sources.accepting(progress=step):
+        return module.recipe(**arguments)
 
 
 def _default(module, key):
@@ -306,12 +306,24 @@ def _side(module, arguments):
     return side if isinstance(side, int) else None
 
 
-def tell_broken(ds, quiet):
+def tell_broken(ds):
     """Names what could not be read, and counts it in one line."""
     from tfssl.pipelines import sources
 
     if ds.broken:
         say(sources.broken_report(ds.broken, ds.total))
+
+
+def teller():
+    """`tell_broken` for sources that are loaded more than once: what was told is not repeated."""
+    told = []
+
+    def tell(ds):
+        if ds.broken and ds.broken not in told:
+            told.append(ds.broken)
+            tell_broken(ds)
+
+    return tell
 
 
 def draw_sheet(run, title, path):

@@ -83,6 +83,8 @@ def read_labels(examples, label="label", batch_size=1024):
         return examples.labels
     if isinstance(examples, tuple) and len(examples) == 2:
         return _flat(examples[1])
+    if label == "label" and hasattr(examples, "labels"):  # of a source that knows them unread
+        return np.array(examples.labels)
     data = _as_dataset(examples, label)
     if label not in data.element_spec:
         return None

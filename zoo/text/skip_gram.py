@@ -127,11 +127,12 @@ class SkipGram(Method):
         # The vectors of all places would not fit into memory: those of the N words that are there.
         there = x["centre"] > 0
         x = {name: tf.boolean_mask(numbers, there) for name, numbers in x.items()}
-        (v,) = looked_up(self.table, x["centre"])  # [N, D]
-        true, noise = looked_up(self.context, x["context"], x["negatives"])
+        v = looked_up(self.table, x["centre"])  # [N, D]
+        words = tf.concat([x["context"][..., None], x["negatives"]], axis=2)  # [N, C, 1 + K]
+        scores = tf.einsum("nd,nckd->nck", v, looked_up(self.context, words))
         return {
-            "true": tf.einsum("nd,ncd->nc", v, true),
-            "noise": tf.einsum("nd,nckd->nck", v, noise),
+            "true": scores[..., 0],
+            "noise": scores[..., 1:],
             "pairs": x["context"] > 0,  # [N, C]
         }
 
