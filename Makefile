@@ -18,7 +18,7 @@ test: $(VENV)/.installed-test
 	  $(PYTEST) -m "not slow" $$part || failed=1; done; exit $$failed
 
 slow: $(VENV)/.installed-test
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(SLOW)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format .

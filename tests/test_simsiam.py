@@ -127,6 +127,6 @@ def test_the_stop_of_the_gradient_keeps_embeddings_apart():
 
 
 @pytest.mark.slow
-def test_two_passes_over_photographs_beat_the_untrained_network(shared):
-    untrained, trained = cifar_learning.before_and_after("image.simsiam", shared, epochs=2)
-    assert trained > untrained + 0.01
+def test_four_passes_over_photographs_beat_the_untrained_network(shared):
+    untrained, trained = cifar_learning.before_and_after("image.simsiam", shared, epochs=4)
+    assert trained > untrained + 0.02

@@ -64,6 +64,7 @@ def claim(directory, call):
             f"--out {directory}: this is not a run of tfssl and not empty; give another folder."
         )
     refuse_unwritable(directory, f"--out {directory}")
+    _tidy(directory)
     return {**call, "versions": versions(), "host": host(), "started": now(), "finished": None}
 
 
