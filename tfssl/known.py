@@ -47,7 +47,8 @@ class _WhenKerasComes:
 
             def exec_module(module):
                 imported(module)
-                sys.meta_path.remove(self)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 _tell()
 
             spec.loader.exec_module = exec_module

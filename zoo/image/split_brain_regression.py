@@ -31,9 +31,9 @@ def views(examples, seed, size=180, area=(0.49, 0.49), stride=15):
 
     Returns:
         (x, y), a dict each. x: "lightness", L / 100 [B, size, size, 1], and "colour", ab / 110
-        [B, size, size, 2]. y: what the half of that name is asked, "lightness" for colour and
-        "colour" for lightness, of size / stride px (rounded up). The paper crops 180 px of 256
-        and predicts maps of 12 x 12.
+        [B, size, size, 2]. y: what the half of that name is asked, under "lightness" the colour
+        and under "colour" the lightness, of size / stride px (rounded up). The paper crops 180 px
+        of 256 and predicts maps of 12 x 12.
     """
     crops = random_resized_crop(examples["image"], size, seed, area=area, aspect=(1.0, 1.0))
     lab = rgb_to_lab(crops)
