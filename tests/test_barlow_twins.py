@@ -67,6 +67,16 @@ def test_scale_and_place_of_a_feature_are_free_and_its_sign_and_axes_are_not():
     assert loss(SQUARE @ turn, SQUARE @ turn) == pytest.approx(0, abs=1e-6)  # isotropic
 
 
+def test_no_correlation_passes_one():
+    random = np.random.default_rng(2)
+    for count in (2, 3, 50):  # of two examples all are one
+        a = random.normal(size=[count, 1]) * [1, -2, 3, -4] + 5
+        for noise, least in ((0, 12), (1, 0)):
+            b = a + noise * random.normal(size=a.shape)
+            away = loss(a, b, off_diagonal=1.0) - loss(a, b, off_diagonal=0.0)
+            assert least - 1e-4 <= away <= 12 + 1e-4, "twelve pairs of features"
+
+
 def test_each_view_is_standardised_by_itself():
     model, x = method(), pair()
     z = np.array(model(tf.stack([x[:, 0], 0.2 * x[:, 1]], axis=1), training=True))

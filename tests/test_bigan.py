@@ -132,6 +132,26 @@ def test_a_linear_generator_is_inverted_and_the_critic_looks_at_the_code():
     assert float(tf.reduce_mean(tf.abs(jointly))) > 1
 
 
+def test_a_critic_tells_pairs_whose_parts_are_alike_by_what_they_have_together():
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    judge = bigan.critic(8, 2, (8,), 32)
+    real = np.arange(4096) % 2 == 0
+
+    def pairs():
+        """Pictures of one colour with its code where they are made, its opposite where real."""
+        z = random.uniform(-1, 1, [4096, 2]).astype("float32")
+        colours = np.pad(z, [[0, 0], [0, 1]])[:, None, None]
+        return np.tile(colours, [1, 8, 8, 1]), np.where(real[:, None], -z, z)
+
+    judge.compile(keras.optimizers.Adam(3e-3), keras.losses.BinaryCrossentropy(from_logits=True))
+    judge.fit(pairs(), real, batch_size=128, epochs=5, verbose=0)
+    pictures, codes = pairs()
+    told = np.mean((judge([pictures, codes]).numpy()[:, 0] > 0) == real)
+    shuffled = judge([pictures[real], codes[real][::-1]]).numpy() > 0
+    assert told > 0.9 and 0.4 < shuffled.mean() < 0.6, (told, shuffled.mean())
+
+
 @pytest.mark.slow
 def test_codes_of_made_pictures_tell_the_noise_they_were_made_of():
     options = dict(size=16, channels=(32, 64), hidden=512, epochs=100)

@@ -140,5 +140,5 @@ def test_digits_fall_into_their_classes_at_least_as_well_as_by_k_means_of_the_sa
     run.fit(callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=note)], verbose=0)
     print(accuracy, entropy)
     assert accuracy[-1] >= accuracy[0] > 0.4  # the first are those of k-means
-    assert entropy[-1] < entropy[0]
-    assert np.mean(np.diff(entropy)) < 0
+    quarters = [np.mean(part) for part in np.array_split(entropy, 4)]
+    assert (np.diff(quarters) < 0).all(), quarters  # from epoch to epoch it may rise a little

@@ -25,10 +25,11 @@ def model(grid=20, **options):
 
 
 def test_lab_is_that_of_the_card():
-    colours = tf.constant([[1.0, 0, 0], [0, 0, 1.0], [0.3, 0.3, 0.3]])[None, None]
+    greys = np.linspace(0, 1, 101)[:, None].repeat(3, axis=1)
+    colours = tf.constant([[1, 0, 0], [0, 0, 1], *greys], tf.float32)[None, None]
     lab = rgb_to_lab(colours).numpy()[0, 0]
     np.testing.assert_allclose(lab[:2], [[53.24, 80.09, 67.20], [32.30, 79.19, -107.86]], atol=0.05)
-    assert np.abs(lab[2, 1:]).max() < 0.01
+    assert np.abs(lab[2:, 1:]).max() < 0.01
 
 
 def test_soft_targets_weights_and_annealed_means_are_those_of_the_card():
@@ -103,6 +104,19 @@ def test_a_uniform_answer_costs_ln_q_and_grey_images_cost_nothing():
     half = tf.concat([y[:1], 0.01 * y[:1]], axis=0)
     loss = method.objective(None, half, logits[:2])
     assert float(loss) == pytest.approx(method.chance / 2, rel=1e-5)
+
+
+def test_the_best_answer_costs_the_entropy_of_the_soft_targets():
+    method = model()
+    y = tf.constant(RANDOM.uniform(-0.5, 0.5, [2, 8, 8, 2]), tf.float32)
+    target = soft_encoding(110 * y, method.centres, 5, 10.0)
+    logits = tf.math.log(target + 1e-12)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = method.objective(None, y, logits)
+    entropy = -np.sum(target * logits, axis=-1).mean()
+    assert float(loss) == pytest.approx(entropy, rel=1e-4) and entropy > 0.5
+    np.testing.assert_allclose(tape.gradient(loss, logits), 0, atol=1e-7)
 
 
 def test_rare_colours_weigh_more_by_the_weight_of_the_nearest_bin():

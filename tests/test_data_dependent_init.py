@@ -70,17 +70,23 @@ def test_all_layers_end_with_one_rate_and_the_output_keeps_its_scale():
 
 
 def test_one_sweep_makes_the_rates_of_a_deep_perceptron_equal():
-    """The card's network; it had 3.33 between its layers before the sweep, by other draws."""
-    widths = (96, 256, 384, 384, 128)
-    dense = [keras.layers.Dense(width, "relu") for width in widths] + [keras.layers.Dense(10)]
+    """By other draws they lay 12.08 apart as normal weights leave them, 3.33 before the sweep."""
+    keras.utils.set_random_seed(0)
+    plans = [(width, "relu") for width in (96, 256, 384, 384, 128)] + [(10, None)]
+    dense = [
+        keras.layers.Dense(*plan, kernel_initializer=keras.initializers.RandomNormal())
+        for plan in plans
+    ]
     init = module.DataDependentInit(chain(*dense, shape=(48,)), "elwise")
-    x = tf.constant(RANDOM.normal(size=[256, 48]), tf.float32)
+    x = tf.constant(np.random.default_rng(0).normal(size=[256, 48]), tf.float32)
     between, init.between = init.between, lambda images: {}
+    untouched = init.rates(x)
+    assert untouched.max() / untouched.min() > 8
     init.initialise(x)
     before = init.rates(x)
     init.rescale(np.sqrt(before / np.exp(np.log(before).mean())))
     after = init.rates(x)
-    assert before.max() / before.min() > 2
+    assert 2 < before.max() / before.min() < 5
     assert after.max() / after.min() < 1.05
     assert np.std(init.encoder(x)) == pytest.approx(1, abs=0.05)
     assert between(x)["ratio"] < 1.05

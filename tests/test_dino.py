@@ -133,6 +133,21 @@ def test_the_centre_is_a_running_mean_of_logits_that_absorbs_any_shift():
     assert model.centre.trainable is False
 
 
+def test_a_shift_of_all_logits_is_forgotten_once_the_centre_has_it():
+    rng = np.random.default_rng(0)
+    student, said, shift = rng.normal(size=[8, 3, K]), rng.normal(size=[8, 2, K]), 3 * np.eye(K)[0]
+
+    def settled(teacher):
+        model = method()
+        model._step.outputs = {"teacher": tf.constant(teacher, tf.float32)}
+        for _ in range(200):
+            model.after_step()
+        return loss(student, teacher, model.centre)
+
+    assert abs(loss(student, said + shift) - loss(student, said)) > 0.1
+    assert settled(said + shift) == pytest.approx(settled(said), rel=1e-3)
+
+
 def test_the_centre_moves_after_the_loss():
     model, x = method(), crops()
     teacher = np.array(model.teacher(dino.layers.fold(x["global"])))
