@@ -267,29 +267,57 @@ def class_recall(method, kind, clips):
     return np.mean(kind[near.argmax(1)] == kind), np.mean(kind[near.argmax(0)] == kind)
 
 
+def trained(clips, change):
+    """A method, changed by `change` before it begins, after some steps on toy clips; its logs."""
+    keras.utils.set_random_seed(0)
+    small = {**ave_net.SMALL, "data": tf.data.Dataset.from_tensor_slices(clips), "size": 16}
+    small.update(sample_rate=8000, width=8, dims=32, batch_size=32, epochs=12)
+    run = ave_net.recipe(**{**small, "seconds": 0.5})
+    change(run.model)
+    return run.model, run.fit(verbose=0).history
+
+
 @pytest.mark.slow
 def test_frames_find_sounds_of_their_class_and_upside_down_they_do_not():
     random = np.random.default_rng(0)
     _, clips = toy(256, random)
     kind, held_out = toy(64, random)
-    small = {**ave_net.SMALL, "data": tf.data.Dataset.from_tensor_slices(clips), "size": 16}
-    small.update(sample_rate=8000, width=8, dims=32, batch_size=32, epochs=12)
 
-    def trained(sign):
-        keras.utils.set_random_seed(0)
-        run = ave_net.recipe(**{**small, "seconds": 0.5})
-        run.model.scale.assign(sign * run.model.scale.numpy())
-        run.model.shift.assign(sign * run.model.shift.numpy())
-        history = run.fit(verbose=0).history
-        return history, class_recall(run.model, kind, held_out)
+    def upside_down(method):
+        for weight in (method.scale, method.shift):
+            weight.assign(-weight.numpy())
 
-    history, (to_sound, to_frame) = trained(1.0)
+    method, history = trained(clips, lambda method: None)
+    to_sound, to_frame = class_recall(method, kind, held_out)
     print("recall", to_sound, to_frame, history["accuracy"][-1])
     assert to_sound > 0.6 and to_frame > 0.6  # chance is an eighth
     assert history["accuracy"][-1] > 0.75
-    _, upside_down = trained(-1.0)
-    print("upside down", upside_down)
-    assert max(upside_down) < 0.3
+    method, _ = trained(clips, upside_down)
+    lost = class_recall(method, kind, held_out)
+    print("upside down", lost)
+    assert max(lost) < 0.3
+
+
+@pytest.mark.slow
+def test_a_classifier_of_both_embeddings_together_brings_them_into_no_one_space(monkeypatch):
+    """L3-Net: the same towers, and in place of their distance two layers that see all of both."""
+    random = np.random.default_rng(0)
+    _, clips = toy(256, random)
+    kind, held_out = toy(64, random)
+    layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(1)]
+    fused = keras.Sequential([keras.Input([2 * 32]), *layers])
+
+    def pair(images, sounds, same, *_):
+        logits = fused(tf.concat([images, sounds], axis=1))[:, 0]
+        same = tf.cast(same, tf.float32)
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(same, logits))
+
+    monkeypatch.setattr(ave_net, "calibrated_pair", pair)
+    method, history = trained(clips, lambda method: setattr(method, "fused", fused))
+    recall = class_recall(method, kind, held_out)
+    print("together", recall, history["loss"])
+    assert history["loss"][-1] < 0.6, "it learns what belongs together"
+    assert max(recall) < 0.35
 
 
 @pytest.mark.slow

@@ -44,13 +44,14 @@ def test_patches_are_cut_row_by_row_and_put_back_exactly():
 
 
 def test_targets_have_unit_variance_and_flat_patches_none():
-    model, x = method(), batch()
-    target = model.target(x["image"])
-    np.testing.assert_allclose(tf.reduce_mean(target**2, -1), 47 / 48, rtol=1e-4)
-    zero = masked_mse(tf.zeros_like(target), target, tf.ones([4, 16]))
-    assert float(zero) == pytest.approx(0.979167, rel=1e-4)
-    grey = tf.ones([1, 16, 16, 3]) * 0.5 * mae.STD + mae.MEAN
-    np.testing.assert_allclose(model.target(grey), 0, atol=1e-2)
+    for size, expected in ((16, 0.979167), (224, 0.998698)):  # patches of 48 and of 768 values
+        model, x = method(size), batch(2, size)
+        target = model.target(x["image"])
+        np.testing.assert_allclose(tf.reduce_mean(target**2, -1), expected, rtol=1e-4)
+        zero = masked_mse(tf.zeros_like(target), target, tf.ones(target.shape[:2]))
+        assert float(zero) == pytest.approx(expected, rel=1e-4)
+        grey = tf.ones([1, size, size, 3]) * 0.5 * mae.STD + mae.MEAN
+        np.testing.assert_allclose(model.target(grey), 0, atol=1e-2)
 
 
 def test_views_draw_a_new_mask_for_every_sample_and_call():
@@ -64,7 +65,7 @@ def test_views_draw_a_new_mask_for_every_sample_and_call():
     np.testing.assert_array_equal(one["noise"], again["noise"])
 
 
-def test_147_of_196_patches_are_hidden_and_the_encoder_sees_50_tokens():
+def test_147_of_196_patches_are_hidden_and_the_encoder_sees_50_tokens_and_alone_all_197():
     keras.utils.set_random_seed(0)
     model = mae.MAE(vit_mini(224, dim=32, depth=1, heads=2), width=32, depth=1, heads=2)
     lengths = []
@@ -76,6 +77,8 @@ def test_147_of_196_patches_are_hidden_and_the_encoder_sees_50_tokens():
     assert outputs["patches"].shape == (2, 196, 768) and lengths == [50]
     hidden = tf.argsort(tf.argsort(x["noise"], axis=1), axis=1) >= 49
     np.testing.assert_array_equal(outputs["hidden"], tf.cast(hidden, tf.float32))
+    model.published["encoder"](x["image"])
+    assert lengths == [50, 197]
 
 
 def _spy(call, lengths):

@@ -40,12 +40,13 @@ def test_a_perfect_key_among_four_orthogonal_ones(temperature, expected):
     assert float(model.accuracy.result()) == 1
 
 
-def test_equal_scores_cost_ln_of_k_plus_one():
-    model = method(size=4)
-    model.queue.embeddings.assign(np.eye(8)[1:5])
+@pytest.mark.parametrize("size, expected", [(4, 1.609438), (65536, 11.090370)])
+def test_equal_scores_cost_ln_of_k_plus_one(size, expected):
+    model = method(size=size)
+    model.queue.embeddings.assign(np.tile(np.eye(8)[1], [size, 1]))
     q, k = tf.constant(np.eye(8)[:1], tf.float32), tf.constant(np.eye(8)[7:], tf.float32)
     loss = model.objective(None, None, {"query": q, "key": k})
-    assert float(loss) == pytest.approx(1.609438) == model.chance
+    assert float(loss) == pytest.approx(expected) == model.chance
 
 
 def test_the_queue_takes_the_keys_after_their_loss_and_the_key_encoder_follows():

@@ -65,17 +65,19 @@ def test_random_unit_vectors_cost_two_and_no_permutation_beats_the_chosen_one():
     assert best <= min(loss(method, z, rows), *others)
 
 
-def test_training_keeps_targets_and_a_permutation_and_moves_the_table_in_its_epochs_only():
+def test_training_keeps_targets_edges_and_a_permutation_and_moves_the_table_in_its_epochs_only():
     method = model(permute=2, steps=4)
     x = {
         "image": RANDOM.random([64, 16, 16, 3]).astype("float32"),
         "index": RANDOM.permutation(64),
     }
     targets, tables = method.targets.numpy(), [method.assignment.numpy()]
+    edges = method.encoder.get_layer("sobel")(x["image"])
     for _ in range(4):
         method.fit(x, batch_size=16, epochs=1, verbose=0)
         tables.append(method.assignment.numpy())
     np.testing.assert_array_equal(method.targets, targets)
+    np.testing.assert_array_equal(method.encoder.get_layer("sobel")(x["image"]), edges)
     for table in tables:
         np.testing.assert_array_equal(np.sort(table), np.arange(64))
     moved = [bool((a != b).any()) for a, b in itertools.pairwise(tables)]

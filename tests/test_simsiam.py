@@ -56,6 +56,10 @@ def test_the_loss_is_half_of_each_direction_and_its_targets_are_held_fixed():
     np.testing.assert_allclose(gradient, slope(lambda p: equation(p, z)), atol=1e-5)
     naive = slope(lambda both: equation(both, both))
     assert np.abs(gradient - naive).max() > 0.01
+    moving.assign(np.repeat(z[:, :1], 2, axis=1))
+    with tf.GradientTape() as tape:
+        loss = loss_of(moving, moving)
+    np.testing.assert_allclose(tape.gradient(loss, moving), 0, atol=1e-6)  # views that agree
 
 
 def test_embeddings_are_standardised_view_by_view_and_nothing_can_undo_it():

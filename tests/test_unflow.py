@@ -64,16 +64,24 @@ def test_a_new_network_finds_hardly_any_flow():
     assert 0 < np.linalg.norm(flow, axis=-1).mean() < 2
 
 
-def loss_of(model, pair, flow):
-    """The loss where the network answers with `flow` [2], in pixels of the frames, everywhere."""
+def answers(model, pair, flow):
+    """What the network would say of `flow` [2], in pixels of the frames, everywhere."""
     outputs = []
     for i in range(len(model.scales)):
         side = 16 // 2**i
         there = np.broadcast_to(np.float32(flow) / 20, [len(pair), side, side, 2])
         outputs.append(tf.constant(np.stack([there, -there], axis=1)))
+    return outputs
+
+
+def cost(model, pair, outputs):
     mask = geometry.interior(tf.constant(pair[:, 0]), 7)
     x = {"clean": tf.constant(pair), "mask": tf.tile(mask, [len(pair), 1, 1])}
-    return float(model.objective(x, None, outputs))
+    return model.objective(x, None, outputs)
+
+
+def loss_of(model, pair, flow):
+    return float(cost(model, pair, answers(model, pair, flow)))
 
 
 def test_the_true_translation_costs_least():
@@ -86,6 +94,28 @@ def test_the_true_translation_costs_least():
     dark = np.stack([0.8 * pair[:, 0], 0.8 * pair[:, 1]], axis=1).astype("f4")
     same = loss_of(model, dark, flow[0])
     assert loss_of(model, brighter, flow[0]) == pytest.approx(same, rel=1e-3)
+    there = np.broadcast_to(flow[:, None, None], [1, 64, 64, 2])
+    apart = [np.abs(p[:, 0] - geometry.warp(p[:, 1], there)).mean() for p in (dark, brighter)]
+    assert apart[1] > 1.5 * apart[0], "the colours themselves tell the two apart"
+
+
+def test_at_the_true_flow_nothing_pulls_and_beside_it_the_slope_leads_back():
+    picture = texture(np.random.default_rng(0), 1, 96)
+    # What moves by 4 px moves by a whole pixel of the finest scale: nothing is interpolated.
+    pair = np.stack([picture[:, 16:80, 16:80], picture[:, 12:76, 12:76]], axis=1)
+    model = method(masking_from=0, weights=(1.0,), radii=(1,))
+
+    def pull(*flow):
+        outputs = answers(model, pair, flow)
+        with tf.GradientTape() as tape:
+            tape.watch(outputs)
+            loss = cost(model, pair, outputs)
+        return tape.gradient(loss, outputs[0])[0, 0, 4:-4, 4:-4].numpy()
+
+    beside = pull(6, 4), pull(2, 4), pull(4, 6), pull(4, 2)
+    assert np.abs(pull(4, 4)).max() < 1e-3 * min(np.abs(slope).max() for slope in beside)
+    right, left, below, above = (slope.sum(axis=(0, 1)) for slope in beside)
+    assert right[0] > 0 > left[0] and below[1] > 0 > above[1]
 
 
 def test_still_pictures_cost_the_floor_of_each_term():
