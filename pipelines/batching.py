@@ -2,10 +2,11 @@
 
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 from tfssl.pipelines.augment.image import centre_crop
-from tfssl.pipelines.datasets import changed, like, untuned
+from tfssl.pipelines.datasets import changed, is_uniform, like, untuned
 from tfssl.pipelines.errors import BadInput
 
 # What a method may see of an example. Everything else is annotation.
@@ -28,6 +29,8 @@ UNLABELLED = frozenset(
 # The examples that a shuffle without random access may hold in memory.
 SHUFFLE_BYTES = 1 << 30
 SHUFFLE_MOST = 50_000
+# The examples that `some` reads at a time.
+TOGETHER = 16
 
 
 def train(ds, views, batch_size, seed=0, start_step=0):
@@ -92,7 +95,7 @@ def evaluation(ds, batch_size, size=None):
     Returns:
         Dataset of dicts: images and frames float32 in [0, 1], everything else as it was. Of a `ds`
         with a `gather` (positions [B] -> batch of examples) it has one too, and `examples`, how
-        many there are.
+        many there are. `.some(most)` gives the same of the examples that `some` draws.
     """
 
     def ready(batch):
@@ -105,10 +108,11 @@ def evaluation(ds, batch_size, size=None):
         return batch
 
     each = changed(ds, ready)
-    batches = each.batch(batch_size if _is_uniform(each) else 1)
+    batches = each.batch(batch_size if is_uniform(each) else 1)
     batches = like(each, untuned(batches.prefetch(tf.data.AUTOTUNE)))
     if hasattr(each, "gather"):
         batches.examples, batches.gather = ds.cardinality(), each.gather
+    batches.some = lambda most: evaluation(some(ds, most), batch_size, size)
     return batches
 
 
@@ -119,8 +123,9 @@ def multitask(tasks):
         tasks: dict of name -> dataset of x or (x, y), all of one batch size.
 
     Returns:
-        Dataset of (x, y), as long as the shortest; `.steps` and `.endless` as `train` has them. A
-        task without targets gets zeros [B].
+        Dataset of (x, y), as long as the shortest, with which all begin anew; `.steps` and
+        `.endless` as `train` has them, where each runs through all its own. A task without targets
+        gets zeros [B].
     """
 
     def joined(datasets):
@@ -155,6 +160,38 @@ def count_examples(ds):
     return count
 
 
+def some(ds, most):
+    """At most `most` examples drawn evenly over a finite dataset, always the same ones, in order.
+
+    Its first ones would be of its first classes, where these lie in folders. Without a `gather` all
+    of it is read, and only what is drawn is held.
+    """
+    count = count_examples(ds)
+    if count <= most:
+        return ds
+    at = drawn(count, most)
+    if hasattr(ds, "gather"):
+        positions = tf.data.Dataset.from_tensor_slices(at)
+        positions = positions.batch(TOGETHER if is_uniform(ds) else 1)
+        options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        chosen = positions.map(ds.gather, **options).unbatch()
+    else:
+        inside = tf.constant(np.isin(np.arange(count), at))
+        chosen = ds.enumerate().filter(lambda i, _: inside[i]).map(lambda _, example: example)
+    return untuned(chosen.apply(tf.data.experimental.assert_cardinality(most)))
+
+
+def drawn(count, most):
+    """Positions of at most `most` of `count` examples, int64, rising, the same ones each time.
+
+    One of each of as many stretches of equal length: of every class, where these follow each other,
+    and by chance, so that no order that repeats itself meets the same class again and again.
+    """
+    most = min(most, count)
+    ends = np.arange(most + 1) * count // most
+    return np.random.default_rng(0).integers(ends[:-1], ends[1:])
+
+
 def _by_task(batches):
     x, y = {}, {}
     for name, batch in batches.items():
@@ -177,7 +214,7 @@ def _endless(stream, steps, start_step=0):
 def _preview(ds, views, seed, count):
     """(examples, views) of the first `count` examples; pictures of several sizes are padded."""
     seen = _unlabelled(ds, views).take(count)
-    if _is_uniform(seen):
+    if is_uniform(seen):
         examples = next(iter(seen.batch(count)))
         return examples, views(examples, _fold_in(seed, 0))
     singles = list(seen.batch(1))
@@ -198,7 +235,7 @@ def _padded(values):
 
 def _stream(ds, viewed, batch_size, seed, passes, steps):
     """Views for every batch of every pass; `passes` are the steps at which the passes begin."""
-    one_by_one = not _is_uniform(ds)
+    one_by_one = not is_uniform(ds)
     size = 1 if one_by_one else batch_size
     each = batch_size // size
     shuffled = _by_position if hasattr(ds, "gather") else functools.partial(_by_buffer, _buffer(ds))
@@ -278,10 +315,6 @@ def _is_own(views):
     `for` over tensors, which TensorFlow would look for through everything they call, for seconds.
     """
     return getattr(views, "func", views).__module__.startswith("tfssl.")
-
-
-def _is_uniform(ds):
-    return all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(ds.element_spec))
 
 
 def _buffer(ds):

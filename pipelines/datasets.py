@@ -28,10 +28,16 @@ def like(source, dataset):
     return dataset
 
 
+def is_uniform(dataset):
+    """Whether all examples have one shape."""
+    return all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(dataset.element_spec))
+
+
 def changed(dataset, change):
     """A source with `change` (batch of examples -> the same) done to it, its attributes kept.
 
-    The data may be of several shapes; what can be read anywhere (`gather`) still can.
+    The data may be of several shapes; what can be read anywhere (`gather`) still can, any number of
+    examples at a time where `change` brings them to one shape.
     """
 
     def single(example):
@@ -39,8 +45,19 @@ def changed(dataset, change):
         return {key: value[0] for key, value in batch.items()}
 
     result = dataset.map(single, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def gather(at):
+        return change(dataset.gather(at))
+
+    def one_by_one(at):
+        def single(position):
+            return {key: value[0] for key, value in gather(position[None]).items()}
+
+        return tf.map_fn(single, at, fn_output_signature=result.element_spec)
+
     if hasattr(dataset, "gather"):
-        result.gather = lambda at: change(dataset.gather(at))
+        made_one = is_uniform(result) and not is_uniform(dataset)
+        result.gather = one_by_one if made_one else gather
     return like(dataset, result)
 
 

@@ -210,10 +210,18 @@ def described(rows, class_names):
         if key != "label":
             features[key] = tfds.features.Text()
         elif class_names:
-            features[key] = tfds.features.ClassLabel(names=class_names)
+            features[key] = tfds.features.ClassLabel(names=printable(class_names))
         else:
             features[key] = tfds.features.Scalar(np.int64)
     return tfds.features.FeaturesDict(features)
+
+
+def printable(names):
+    """Class names that TFDS can write down: those that are no valid Unicode changed, all unlike."""
+    result = []
+    for name in map(records.shown, names):
+        result.append(name if name not in result else f"{name} ({len(result)})")
+    return result
 
 
 def run(work, rows, plan, features, options, workers, progress):
@@ -257,6 +265,7 @@ def write_part(work, number, rows, features, options, tell):
         for row in rows:
             try:
                 example, shapes = encoded(row, features, options)
+                data = serializer.serialize_example(features.encode_example(example))
             except Unreadable as error:
                 report["broken"].append((row.path, str(error)))
             except Exception as error:
@@ -264,7 +273,6 @@ def write_part(work, number, rows, features, options, tell):
             else:
                 if "audio" in features and not len(example["audio"]):
                     report["mute"].append(len(report["paths"]))
-                data = serializer.serialize_example(features.encode_example(example))
                 writer.write(data)
                 report["bytes"] += len(data)
                 report["shapes"] = merged(report["shapes"], shapes)
@@ -311,7 +319,7 @@ def encoded(row, features, options):
         clip["frames"] = [io.BytesIO(jpeg) for jpeg in clip["frames"]]
         example.update(clip)
     if "audio" in row.files:
-        start, seconds = row.start or 0.0, media.duration(example)
+        start, seconds = example.get("begins", row.start or 0.0), media.duration(example)
         until = row.end if seconds is None else start + seconds
         samples = media.sound(row.files["audio"], sample_rate, start, until)
         if seconds is not None:

@@ -350,6 +350,8 @@ def test_rand_augment_applies_what_it_names():
     changed = np.abs(holes - x / 255).max(-1) > 1e-6
     side = 2 * int(40 * 32 / 224)
     assert 0 < changed.sum((1, 2)).max() <= side**2
+    tiny = policies.rand_augment(x[:, :2, :1], SEED, layers=1, operations=("Sharpness",))
+    np.testing.assert_allclose(tiny, x[:, :2, :1] / 255, atol=1e-6)
     with pytest.raises(ValueError, match="no operation is called 'Blur'"):
         policies.rand_augment(x, SEED, operations=("Blur",))
 

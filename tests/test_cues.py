@@ -17,6 +17,19 @@ def pictures():
     return cues.texture(SEEDS, SIDE, SIDE)
 
 
+SEEN = [name for name, cue in cues.CUES.items() if cue.put and name != "sound_offset"]
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_the_smallest_pictures_have_cues_too(name):
+    cue = cues.CUES[name]
+    for height, width in ((1, 1), (1, 9), (9, 1)):
+        values = tf.ones([2, *([] if "image" in cue.keys else [FRAMES]), height, width, 3])
+        put = cue.put(values, SEEDS[:2], cue.strength)
+        removed = cue.remove(put, SEEDS[:2], cue.strength)
+        assert put.shape == values.shape == removed.shape and np.isfinite(removed).all()
+
+
 @pytest.fixture(scope="module")
 def clips():
     return cues.texture(SEEDS, SIDE, SIDE, [FRAMES])

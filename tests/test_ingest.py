@@ -131,6 +131,41 @@ def test_shards_and_folder_hold_the_same_in_the_same_order(tmp_path):
         np.testing.assert_array_equal(some["image"], folder.gather(np.array([last, 0]))["image"])
 
 
+def test_photographs_are_the_same_from_a_folder_and_from_shards(tmp_path):
+    waves = np.sin(np.arange(64)[:, None, None] / 7 + np.arange(64)[None, :, None] / [[[9, 5, 3]]])
+    for i in range(4):
+        path = tmp_path / "in" / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        pixels = (127 + 120 * waves * np.sin(i + 1)).astype(np.uint8)
+        Image.fromarray(pixels).convert("L" if i == 3 else "RGB").save(path, quality=75)
+    ingest(tmp_path / "in", tmp_path / "out")
+    folder, shards = (pipelines.load(tmp_path / d) for d in ("in", "out"))
+    for a, b in zip(folder.as_numpy_iterator(), shards.as_numpy_iterator()):
+        difference = np.abs(a["image"].astype(int) - b["image"])
+        assert difference.max() <= 2 and difference.mean() < 0.2
+
+
+def test_the_length_of_a_sound_is_rounded_alike_by_ingest_and_by_load(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "FPS", fractions.Fraction(30000, 1001))
+    flash_and_click(tmp_path / "in" / "a.mp4", frames=100)  # between two samples of 22,050 Hz
+    ingest(tmp_path / "in", tmp_path / "out", sample_rate=22050)
+    shard = next(iter(pipelines.load(tmp_path / "out").as_numpy_iterator()))
+    seconds = float(shard["frame_times"][-1]) + 1 / float(shard["fps"])
+    assert shard["audio"].shape == (round(seconds * 22050),)
+
+
+def test_class_folders_whose_names_are_no_unicode_are_written_all_the_same(tmp_path):
+    for name in (b"caf\xe9", b"caf\xe8", b"tea"):
+        folder = os.fsencode(tmp_path / "in") + b"/" + name
+        os.makedirs(folder)
+        for i in range(9):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(os.fsdecode(folder) + f"/{i}.png")
+    ingest(tmp_path / "in", tmp_path / "out")
+    dataset = pipelines.load(tmp_path / "out", "all")
+    assert dataset.class_names == pipelines.load(tmp_path / "in").class_names
+    assert {int(x["label"]) for x in dataset.as_numpy_iterator()} == {0, 1, 2}
+
+
 def write_wav(path, samples, rate=RATE):
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:

@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import wave
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,16 @@ from PIL import Image
 
 from tfssl import pipelines
 from tfssl.pipelines import BadInput
-from tfssl.pipelines.sources import broken_report, folders, media, records, require, splits
+from tfssl.pipelines.sources import (
+    broken_report,
+    folders,
+    images,
+    media,
+    records,
+    require,
+    splits,
+    tfds,
+)
 
 
 def picture(path, size=(8, 8), seed=0, mode="RGB", **options):
@@ -152,6 +162,18 @@ def test_class_folders_may_lie_deeper_and_names_be_in_any_script(tmp_path):
     dataset = pipelines.load(tmp_path)
     assert dataset.class_names == ["Käse", "猫"] and dataset.total == 2
     assert "label" in dataset.element_spec
+
+
+def test_a_flat_split_has_no_labels_and_takes_none_from_the_others(tmp_path):
+    for name in ("train/cat/1.png", "train/dog/1.png", "val/1.png", "val/2.png"):
+        picture(tmp_path / name)
+    train, val = pipelines.load(tmp_path), pipelines.load(tmp_path, "val")
+    assert train.class_names == ["cat", "dog"] and values(train, "label") == [0, 1]
+    assert val.class_names == [] and "label" not in val.element_spec
+    assert "label" not in pipelines.load(tmp_path, "all").element_spec
+    picture(tmp_path / "train" / "stray.png")
+    with pytest.raises(BadInput, match=r"train/stray\.png lies beside the folders"):
+        pipelines.load(tmp_path, keys=("image", "label"))
 
 
 def test_a_loose_file_that_hides_the_classes_is_named(tmp_path):
@@ -354,6 +376,30 @@ def test_images_of_many_sizes_keep_them_in_memory_and_streamed(tmp_path, monkeyp
         third = dataset.gather(np.array([2]))
         assert third["index"].numpy() == [2]
         assert third["image"].shape == (1, *list(held.as_numpy_iterator())[2]["image"].shape)
+
+
+def test_damaged_tables_do_not_pass_for_a_sound_header(tmp_path):
+    whole = picture(tmp_path / "0.jpg", size=(60, 40)).read_bytes()
+    first = whole.index(b"\xff\xc4")
+    for name, damage, place in (
+        ("gap.jpg", bytes(60), first + 10),
+        ("code.jpg", b"\xff\xff", first + 5),
+        ("mark.jpg", bytes(2), first),
+    ):
+        broken = bytearray(whole)
+        broken[place : place + len(damage)] = damage
+        (tmp_path / name).write_bytes(broken)
+        assert images.glance(tmp_path / name) is None
+    assert images.glance(tmp_path / "0.jpg") == ((40, 60, 3), True)
+    picture(tmp_path / "1.jpg", size=(60, 40), progressive=True)
+    assert images.glance(tmp_path / "1.jpg") == ((40, 60, 3), True)
+
+
+def test_an_orientation_that_means_nothing_turns_nothing(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    path = picture(tmp_path / "0.jpg", size=(60, 40), exif=exif)
+    assert images.glance(path)[0] == images.decode(path.read_bytes()).shape == (40, 60, 3)
 
 
 def test_a_huge_folder_is_checked_by_the_ends_of_its_files(tmp_path):
@@ -587,6 +633,59 @@ def test_a_matrix_between_the_quarters_means_the_nearest():
     np.testing.assert_array_equal(media.displayed(picture, np.zeros(9, np.int32)), picture)
 
 
+def remuxed(source, path, shift=0, drop=(), aspect=None):
+    """A video's packets in another file: `shift` frames before its beginning, some left out."""
+    import av
+
+    with av.open(str(source)) as a, av.open(str(path), "w") as b:
+        stream = a.streams.video[0]
+        out = b.add_stream_from_template(stream)
+        out.time_base = stream.time_base
+        if aspect:
+            out.sample_aspect_ratio = aspect
+        frame = 1 / stream.average_rate / stream.time_base
+        for number, packet in enumerate(a.demux(stream)):
+            if packet.size and number not in drop:
+                packet.pts = packet.dts = int((number - shift) * frame)
+                packet.stream = out
+                b.mux(packet)
+    return path
+
+
+def test_frames_that_are_hidden_or_left_out_do_not_make_a_video_cut_short(tmp_path):
+    source = clip(tmp_path / "source.mp4", sound=None, frames=50)
+    hidden = remuxed(source, tmp_path / "hidden.mp4", shift=20)
+    assert len(media.video(hidden)["frames"]) == 30
+    source = clip(tmp_path / "source.avi", sound=None, frames=50)
+    gap = media.video(remuxed(source, tmp_path / "gap.avi", drop=range(10, 30)))
+    assert len(gap["frames"]) == 30 and gap["frame_times"][-1] == pytest.approx(4.9)
+
+
+def test_pixels_that_are_not_square_become_so(tmp_path):
+    source = clip(tmp_path / "a.mp4", sound=None)
+    wide = remuxed(source, tmp_path / "b.mp4", aspect=fractions.Fraction(3, 2))
+    assert media.video(wide)["frames"].shape[1:3] == (48, 96)
+    assert media.video(wide, short_side=24)["frames"].shape[1:3] == (24, 48)
+
+
+def test_a_sound_cut_short_is_listed_whatever_its_box(tmp_path):
+    import av
+
+    tone = np.sin(np.arange(6 * 16000) / 5).astype(np.float32)
+    with av.open(str(tmp_path / "a.m4a"), "w", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream("aac", 16000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(tone[None], "fltp", "mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            out.mux(packet)
+    whole = (tmp_path / "a.m4a").read_bytes()
+    (tmp_path / "b.m4a").write_bytes(whole[: len(whole) * 6 // 10])
+    assert len(media.sound(tmp_path / "a.m4a")) == pytest.approx(6 * 16000, abs=2048)
+    with pytest.raises(images.Unreadable, match="cut short"):
+        media.sound(tmp_path / "b.m4a")
+
+
 def test_videos_that_are_none_are_listed(tmp_path):
     for i in range(9):
         clip(tmp_path / f"{i}.mp4", sound=None)
@@ -646,6 +745,8 @@ def test_a_jsonl_cuts_clips_and_names_its_own_splits(tmp_path):
         ("image,caption\na.png,one,two\n", "row 2: it has more cells"),
         ("video,start\na.mp4,soon\n", "row 2, column 'start': 'soon' is no number"),
         ("video,start,end\na.mp4,3,2\n", "row 2: the clip's `end`"),
+        ("video,end\na.mp4,inf\n", "row 2, column 'end': 'inf' is no number"),
+        ("image,caption,text\na.png,x,y\n", "both `caption` and `text`"),
         ("image,caption\n", "holds no rows"),
         ("image,caption\nnot-there.png,x\n", "1 of 1 files are broken"),
     ],
@@ -672,6 +773,39 @@ def test_bad_json_names_its_row(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"text": "fine"}\n{"text": }\n')
     with pytest.raises(BadInput, match="row 2: not JSON"):
         pipelines.load(tmp_path / "t.jsonl")
+
+
+def test_the_columns_of_json_are_those_of_all_its_rows_and_half_a_character_is_none(tmp_path):
+    rows = ['{"Text": "\\ud83d cut", "label": "a"}', '{"text": "b"}']
+    (tmp_path / "t.jsonl").write_text(rows[0])
+    one = next(pipelines.load(tmp_path / "t.jsonl").as_numpy_iterator())
+    assert one["text"] == b"? cut" and one["label"] == 0
+    (tmp_path / "t.jsonl").write_text("\n".join(rows[::-1]))
+    with pytest.raises(BadInput, match="row 1, column 'label' is empty"):
+        pipelines.load(tmp_path / "t.jsonl")
+
+
+def test_one_name_in_two_spellings_falls_on_one_side_of_the_cut(tmp_path):
+    for i in range(30):
+        picture(tmp_path / f"{i}.png", seed=i)
+    lines = [f"{start}{i}.png,x" for i in range(30) for start in ("", "./", "../here/")]
+    (tmp_path / "here").symlink_to(tmp_path)
+    (tmp_path / "t.csv").write_text("image,caption\n" + "\n".join(lines[::3] + lines[1::3]))
+    train, test = (set(pipelines.load(tmp_path / "t.csv", s).paths) for s in ("train", "test"))
+    assert not train & test and len(train | test) == 30
+
+
+def test_one_long_text_does_not_make_room_for_all(tmp_path):
+    import tracemalloc
+
+    texts = ["short\0"] * 5000 + ["x" * 20_000]
+    (tmp_path / "t.txt").write_text("\n".join(texts))
+    tracemalloc.start()
+    dataset = pipelines.load(tmp_path / "t.txt", "all")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6, "5000 times 20,000 characters of four bytes would be 400 MB"
+    assert values(dataset, "text")[0] == b"short\0"
 
 
 def test_texts_alone_are_a_source(tmp_path):
@@ -736,6 +870,42 @@ def test_a_prepared_tfds_set_loads_with_our_keys(prepared):
     assert set(pipelines.load("tfds:toy", keys=["image"]).element_spec) == {"image", "index"}
     again = values(pipelines.load("tfds:toy"), "image")
     assert [x["image"][0, 0, 0] for x in examples] == [image[0, 0, 0] for image in again]
+
+
+@pytest.mark.parametrize(
+    "has, train, test",
+    [
+        ({"full": 40}, ("full", 40), ("full", 40)),
+        ({"clean": 9, "other": 40, "unlike": 9}, ("other", 40), ("other", 40)),
+        ({"test": 40}, None, ("test", 40)),
+        ({"validation": 20, "test": 40}, None, ("test", 40)),
+        ({"validation": 40, "unsupervised": 20}, ("unsupervised", 20), ("validation", 40)),
+        ({"train": 40, "validation": 20}, ("train", 40), ("validation", 20)),
+    ],
+)
+def test_no_example_of_a_tfds_set_is_for_training_and_for_testing(monkeypatch, has, train, test):
+    infos = {name: SimpleNamespace(num_examples=count) for name, count in has.items()}
+    builder = SimpleNamespace(info=SimpleNamespace(splits=infos))
+
+    def examples(builder, own, chosen, keys, what):
+        return {(own, i) for i in (range(has[own]) if chosen is None else chosen)}
+
+    monkeypatch.setattr(tfds, "one_split", examples)
+
+    def split(name):
+        return tfds.from_builder(builder, name, (), "it")
+
+    if train is None:
+        with pytest.raises(BadInput, match="no split 'train'"):
+            split("train")
+        return
+    assert split("train") and split("test") and not split("train") & split("test")
+    assert {name for name, _ in split("train")} == {train[0]}
+    assert {name for name, _ in split("test")} == {test[0]}
+    if train[0] == test[0]:
+        assert len(split("train") | split("test")) == train[1]
+    else:
+        assert len(split("train")) == train[1] and len(split("test")) == test[1]
 
 
 def test_an_unprepared_tfds_set_says_how_to_prepare_it(prepared):

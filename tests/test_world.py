@@ -1,11 +1,14 @@
 """`world`: the same example however it is asked for, and ground truth that agrees with itself."""
 
+import importlib
+
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
 from tfssl.pipelines import BadInput
 from tfssl.pipelines.sources import world
+from tfssl.pipelines.sources.world import scene
 
 SIZE = 64
 COUNT = 12
@@ -195,6 +198,32 @@ def test_boxes_and_identities_are_those_of_the_masks(clips):
             tight = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
             np.testing.assert_allclose(box, np.array(tight) / SIZE, atol=1e-6)
     assert (clips["identity"][:, 0, 0] == 1).all()  # the labelled object is seen first
+
+
+def test_what_is_painted_in_front_is_what_the_masks_name(monkeypatch):
+    render = importlib.import_module("tfssl.pipelines.sources.world.render")
+    cast = render._cast
+
+    def in_one_colour(views, group, *rest):
+        _, cover, far = cast(views, group, *rest)
+        row = np.array([0.1 * (row + 1) for _, row, *_ in group], np.float32)
+        # The square tells apart what is mixed at an edge, the 1 what is not wholly covered.
+        return np.einsum("ci,ihw->ihwc", [row, row**2, row**0], cover), cover, far
+
+    def black(views, size):
+        depth = render.background_depth(views, size)
+        return np.zeros([*depth.shape, 3], np.float32), depth
+
+    monkeypatch.setattr(render, "_cast", in_one_colour)
+    monkeypatch.setattr(render, "_background", black)
+    lifted = [i for i in range(120) if scene.Scene(i, 0).action == scene.RISES]
+    scenes = [scene.Scene(i, 0) for i in (*range(6), *lifted)]
+    painted, masks, _ = render.render(render.gather(scenes, np.arange(0, 16, 5) / 16), SIZE)
+    row = np.rint(painted[..., 0] / 25.5)
+    alone = np.stack([0.1 * row, (0.1 * row) ** 2, row**0], -1)
+    wholly = (np.abs(painted / 255 - alone) < 0.005).all(-1) & (masks > 0)
+    wrong = (wholly & (row != masks)).sum(axis=(1, 2))
+    assert wholly.sum() > 10_000 and wrong.max() <= 10, wrong
 
 
 def test_poses_are_rigid_and_the_camera_looks_down_its_z_axis(clips):

@@ -366,7 +366,8 @@ def _through(images, windows):
     first = tf.clip_by_value(start + half, 0.0, extent - 1)
     last = tf.clip_by_value(start + length - 1 - half, 0.0, extent - 1)
     # A hair inside: what lies outside by a rounding error would be painted black.
-    ends = tf.concat([first, last], 1) / tf.tile(extent - 1, [2]) * (1 - 1e-6)
+    between = tf.tile(tf.maximum(extent - 1, 1), [2])
+    ends = tf.concat([first, last], 1) / between * (1 - 1e-6)
     seen = tf.image.crop_and_resize(
         pixels, ends, tf.range(tf.shape(pixels)[0]), pixels.shape[1:3].as_list()
     )

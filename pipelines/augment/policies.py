@@ -42,6 +42,8 @@ def _apply(name, image, level, sign, centre):
     grey = [128] * 3
     scale = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32) / 224.0
     function = augment.NAME_TO_FUNC[name]
+    if name == "Sharpness" and any(side is not None and side < 3 for side in image.shape[:2]):
+        return image  # its filter of 3 x 3 finds no place
     if name in ("Color", "Contrast", "Brightness", "Sharpness"):
         return function(image, part * 1.8 + 0.1)
     if name == "Rotate":

@@ -266,7 +266,8 @@ def require(dataset, key, what="this source"):
     has = ", ".join(sorted(dataset.element_spec))
     if key == "label":
         paths = getattr(dataset, "paths", [])
-        loose = [path for path in paths if "/" not in path]
+        depth = [path.count("/") for path in paths]
+        loose = [path for path, folders in zip(paths, depth) if folders == min(depth)]
         beside = ""
         if 0 < len(loose) < len(paths):
             beside = f", all of them ({loose[0][-100:]} lies beside the folders)"

@@ -38,9 +38,11 @@ def load(path, split, keys, max_broken, short_side, max_frames, sample_rate, pro
     chosen = pick(found.good, rows, of_split, split, path)
     result = records.dataset(found, rows, chosen, wants)
     result.paths = [rows[found.good[i]].path for i in chosen]
-    result.broken, result.total, result.class_names = broken, total, class_names
-    if class_names and (not keys or "label" in keys):
-        result.labels = [rows[found.good[i]].values["label"] for i in chosen]
+    labels = [rows[found.good[i]].values.get("label") for i in chosen]
+    result.broken, result.total = broken, total
+    result.class_names = [] if None in labels else class_names
+    if result.class_names and (not keys or "label" in keys):
+        result.labels = labels
     return result
 
 

@@ -33,7 +33,7 @@ def walk(folder):
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
         prefix = os.path.relpath(here, folder).replace(os.sep, "/")
         for name in files:
             if not name.startswith(".") and kind_of(name):
@@ -81,7 +81,7 @@ def records(folder):
     A file of another kind that shares its name with one of the main kind (`dog.wav` beside
     `dog.mp4`) is taken to belong to it and left out silently. `label` is the first folder on the
     way that not all files share, so class folders may lie deeper; names are numbered in
-    alphabetical order over all splits.
+    alphabetical order over all splits. A split with files in no folder has no labels.
 
     Raises:
         BadInput: where the folder holds no media file, or cannot be opened.
@@ -115,11 +115,13 @@ def records(folder):
             below.append(inner)
         elif stem(path) not in stems:
             strays.append((path, f"{NAME[kind_of(path)]} among files of another kind"))
-    names = classes(below)
-    class_names = sorted(set(names)) if names else []
-    if names:
-        number = {name: i for i, name in enumerate(class_names)}
-        rows = [row._replace(values={"label": number[n]}) for row, n in zip(rows, names)]
+    flat = {split for split, inner in zip(of_split, below) if "/" not in inner}
+    labelled = [i for i, split in enumerate(of_split) if split not in flat]
+    names = classes([below[i] for i in labelled])
+    class_names = sorted(set(names))
+    number = {name: i for i, name in enumerate(class_names)}
+    for i, name in zip(labelled, names):
+        rows[i] = rows[i]._replace(values={"label": number[name]})
     return rows, of_split if own else None, strays, class_names
 
 
@@ -140,7 +142,7 @@ def classes(paths):
     """The class of each file by its folder, or [] where the folders tell no classes apart."""
     parts = [path.split("/") for path in paths]
     depth = 0
-    while all(len(p) > depth + 1 for p in parts) and len({p[depth] for p in parts}) == 1:
+    while parts and all(len(p) > depth + 1 for p in parts) and len({p[depth] for p in parts}) == 1:
         depth += 1
     if all(len(p) > depth + 1 for p in parts):
         return [p[depth] for p in parts]

@@ -12,8 +12,9 @@ ENDINGS = (
 # Pillow's own limit: 256 MiB of three-byte pixels. A small file can claim far more.
 MAX_PIXELS = 89_478_485
 ORIENTATION = 0x0112
-SIDEWAYS = 5  # orientations from here on swap height and width
+SIDEWAYS = range(5, 9)  # the orientations that swap height and width
 # The mark with which a file ends, to be found in its last bytes (cameras may append to a JPEG).
+START, HUFFMAN, SCAN = b"\xff\xd8", 0xC4, 0xDA
 END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL = 4096
 FULL_SCALE_16 = 65535
@@ -60,7 +61,8 @@ def plain(image):
 def glance(path):
     """What a file's two ends tell, without decoding: ((H, W, 3), plain), or None if not enough.
 
-    A JPEG or PNG that begins with a sound header and closes with its end mark is whole.
+    A JPEG or PNG that begins with a sound header and closes with its end mark is whole. (To see
+    whether EXIF data follow a PNG's pixels Pillow decodes them all the same.)
     """
     from PIL import Image
 
@@ -69,14 +71,43 @@ def glance(path):
             image = Image.open(file)
             size = image.size[::-1]
             simple = plain(image)
-            if image.getexif().get(ORIENTATION, 1) >= SIDEWAYS:
+            if image.getexif().get(ORIENTATION, 1) in SIDEWAYS:
                 size = size[::-1]
         except Exception:
+            return None
+        if image.format == "JPEG" and not tables_are_sound(file):
             return None
         file.seek(-min(TAIL, os.path.getsize(path)), os.SEEK_END)
         if size[0] * size[1] > MAX_PIXELS or END.get(image.format, b"?no") not in file.read():
             return None
     return (*size, 3), simple
+
+
+def tables_are_sound(file):
+    """Whether the segments of a JPEG hang together up to its first scan, and its Huffman codes.
+
+    Pillow passes them over; TensorFlow's decoder ends with an error where they do not.
+    """
+    file.seek(len(START))
+    while True:
+        mark, kind = file.read(2).ljust(2, b"\0")
+        while mark == kind == 0xFF:  # filling
+            kind = file.read(1).ljust(1, b"\0")[0]
+        size = int.from_bytes(file.read(2), "big") - 2
+        body = file.read(max(0, size))
+        if mark != 0xFF or len(body) != size:
+            return False
+        if kind == SCAN:
+            return size == 4 + 2 * body[0]
+        while kind == HUFFMAN and body:
+            where, counts = body[0], body[1:17]
+            symbols = body[17 : 17 + sum(counts)]
+            codes = sum(count << (15 - i) for i, count in enumerate(counts))
+            if where & ~0x13 or len(counts) < 16 or len(symbols) < sum(counts) or codes > 2**16:
+                return False
+            if where < 0x10 and max(symbols, default=0) > 15:  # of a difference's bits
+                return False
+            body = body[17 + len(symbols) :]
 
 
 def decode(data):
@@ -102,7 +133,9 @@ def pixels(image):
             image.format = kind
         if image.mode == "F" or image.mode.startswith("I"):
             sixteen = image.mode.startswith("I;16") or image.format == "PNG"
-            image = Image.fromarray(eight_bits(np.asarray(image), sixteen))
+            values, clear = np.asarray(image), image.info.get("transparency")
+            grey = eight_bits(values, sixteen)
+            image = Image.fromarray(np.where(values == clear, 255, grey).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")

@@ -17,6 +17,7 @@ UNKNOWN = 2**31 - 2**16
 # So many seconds may packets of sound come late before the pause is filled: stamps are rounded.
 GAP = 0.05
 SAME_RATE = 0.01
+MICROSECONDS = 1e6
 DEFAULT_FPS = 25.0
 
 
@@ -43,6 +44,7 @@ def read(record, wants):
             start=start,
             end=end,
         )
+    start = example.pop("begins", start)
     if "audio" in record.files and ("audio" in keys or not keys or not example):
         seconds = duration(example)
         until = end if seconds is None else start + seconds
@@ -105,7 +107,8 @@ def video(
 
     Returns:
         `frames` uint8 [T, H, W, 3], `frame_times` float32 [T] (seconds after the first of them),
-        `fps` float32, and where the file has a sound that is not all zeros, `audio` float32 [N]
+        `fps` float32, `begins` (seconds from the file's frame 0 to the first of them), and where
+        the file has a sound that is not all zeros, `audio` float32 [N]
         which begins with the first frame and ends with the last: where the stream began later
         it is padded, where earlier cut. `audio_offset` float32: when it began, in seconds.
 
@@ -124,9 +127,10 @@ def video(
             streams.append(container.streams.audio[0])
             mixer = Mixer(sample_rate)
         nominal = float(stream.average_rate or stream.guessed_rate or 0)
-        pictures, times, zero, seen, enough = [], [], None, 0, False
+        aspect = float(stream.sample_aspect_ratio or 1)
+        pictures, times, zero, time, seen, enough = [], [], None, None, 0, False
         until = math.inf  # on the file's clock: sound after it is not needed
-        packets = collections.Counter()
+        packets = collections.defaultdict(list)
         for frame in decoded(container, streams, "video", packets):
             if hasattr(frame, "samples"):
                 mixer.add(frame)
@@ -147,7 +151,7 @@ def video(
             elif end is not None and time - zero >= end:
                 enough = True
             elif time - zero >= start - 1e-6:
-                picture = upright(frame, short_side)
+                picture = upright(frame, short_side, aspect)
                 pictures.append(each(picture) if each else picture)
                 times.append(time)
                 enough = max_frames is not None and len(times) >= max_frames
@@ -155,13 +159,14 @@ def video(
                 until = (times[-1] if times else time) + 1
             if enough and mixer is None:
                 break
-        expected = stream.frames
+        expected, promised = stream.frames, length(container, stream)
         if not frames and mixer and end is None:
-            seen, enough = packets["video"], False
-        name = container.format.name
+            seen, time, enough = len(packets["video"]), max(packets["video"], default=0.0), False
     if zero is None:
         raise Unreadable("no frame can be decoded")
-    if not enough and any(n in name for n in KNOWS_LENGTH) and seen < ENOUGH * expected:
+    # An edit list hides frames, a recorder of the screen leaves some out: time must be missing too.
+    shown = time - zero + 1 / (nominal or DEFAULT_FPS)
+    if not enough and seen < ENOUGH * expected and shown < ENOUGH * promised:
         raise Unreadable(f"cut short: {seen} of {expected} frames")
     example, first = {}, zero + start
     if frames:
@@ -175,6 +180,7 @@ def video(
         example["frames"] = pictures if each else np.stack(pictures)
         example["frame_times"] = (np.asarray(times, np.float64) - first).astype(np.float32)
         example["fps"] = np.float32(rate(times, nominal))
+        example["begins"] = float(first - zero)
     samples = mixer.samples() if mixer else np.zeros([0], np.float32)
     if samples.any():
         shift = round((mixer.begins - first) * sample_rate)
@@ -204,16 +210,16 @@ def sound(path, sample_rate=16000, start=0.0, end=None):
         if not container.streams.audio:
             raise Unreadable("it holds no sound")
         stream = container.streams.audio[0]
-        for frame in decoded(container, [stream], "sound", collections.Counter()):
+        for frame in decoded(container, [stream], "sound", collections.defaultdict(list)):
             mixer.add(frame)
-        promised = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        promised = length(container, stream)
         name = container.format.name
     samples = mixer.samples()
     if not samples.size:
         raise Unreadable("it holds no samples")
     if name == "wav":
         whole_wav(path)
-    if name in KNOWS_LENGTH and len(samples) < ENOUGH * promised * sample_rate:
+    if len(samples) < ENOUGH * promised * sample_rate:
         raise Unreadable(f"cut short: {len(samples) / sample_rate:.2f} of {promised:.2f} s")
     if not samples.any():
         cancelled = "its channels cancel each other: their mean is zero throughout"
@@ -224,6 +230,17 @@ def sound(path, sample_rate=16000, start=0.0, end=None):
     if not samples.size:
         raise Unreadable(f"the clip begins at {start:g} s, after the end")
     return samples
+
+
+def length(container, stream):
+    """Seconds that a stream should last by the file's headers; 0.0 where they do not know."""
+    if not any(name in container.format.name for name in KNOWS_LENGTH):
+        return 0.0
+    if container.format.name == "avi" and stream.type == "video" and stream.average_rate:
+        return float(stream.frames / stream.average_rate)  # the durations are of what is there
+    known = [stream.duration and float(stream.duration * stream.time_base)]
+    known.append(container.duration and container.duration / MICROSECONDS)
+    return min(filter(None, known), default=0.0)
 
 
 def whole_wav(path):
@@ -263,21 +280,23 @@ def opened(path):
 def decoded(container, streams, what, packets):
     """Frames of the streams in the order they lie in the file; a few bad packets are forgiven.
 
-    `packets`, a Counter, is to hold how many each type of stream had.
+    `packets`, a defaultdict(list), is to hold the time in seconds of each, by type of stream.
     """
     import av
 
     bad, error = 0, None
     try:
         for packet in container.demux(streams):
-            packets[packet.stream.type] += packet.size > 0
+            if packet.size > 0:
+                time = packet.pts * packet.time_base if packet.pts is not None else 0
+                packets[packet.stream.type].append(float(time))
             try:
                 yield from packet.decode()
             except av.error.FFmpegError as fault:
                 bad, error = bad + 1, fault
     except av.error.FFmpegError as fault:
         raise Unreadable(plain(fault)) from None
-    total = packets.total()
+    total = sum(map(len, packets.values()))
     if bad > (1 - ENOUGH) * total:
         raise Unreadable(f"{bad} of {total} packets of {what} are damaged: {plain(error)}")
 
@@ -287,9 +306,12 @@ def plain(error):
     return getattr(error, "strerror", None) or reason(error)
 
 
-def upright(frame, short_side):
-    """A video frame as uint8 [H, W, 3], scaled down, turned as the file says."""
-    width, height = frame.width, frame.height
+def upright(frame, short_side, aspect=1.0):
+    """A video frame as uint8 [H, W, 3], scaled down, turned as the file says.
+
+    `aspect` is a pixel's width over its height; where it is not 1 the width is changed.
+    """
+    width, height = frame.width * aspect, frame.height
     scale = 1.0 if short_side is None else min(1.0, short_side / min(width, height))
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     picture = frame.to_ndarray(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -35,12 +36,16 @@ def records(path):
     """
     path = pathlib.Path(path)
     rows = table(path)
-    known = [key for key in rows[0][1] if key in (*FILES, *TEXTS, *NUMBERS, *OTHERS)]
+    columns = dict.fromkeys(key for _, row in rows for key in row)
+    known = [key for key in columns if key in (*FILES, *TEXTS, *NUMBERS, *OTHERS)]
+    same = [key for key in known if key in TEXTS]
+    if len({TEXTS[key] for key in same}) < len(same):
+        raise BadInput(f"{path} has both `caption` and `text`, which mean the same: drop one.")
     contents = [key for key in known if key in FILES or key in TEXTS]
     if not contents:
         raise BadInput(
             f"{path} has no column that says what an example is; it has "
-            f"{', '.join(map(str, rows[0][1]))[:200]}, and one of image, video, audio, caption or "
+            f"{', '.join(map(str, columns))[:200]}, and one of image, video, audio, caption or "
             "text is needed."
         )
     found, of_split, labels = [], [], []
@@ -79,6 +84,8 @@ def record(path, number, row, known):
         elif key in NUMBERS and row.get(key) not in (None, ""):
             try:
                 times[key] = float(row[key])
+                if not math.isfinite(times[key]):
+                    raise ValueError
             except (TypeError, ValueError):
                 raise BadInput(
                     f"{path}, row {number}, column {key!r}: {str(row[key])[:80]!r} is no number "
@@ -86,7 +93,8 @@ def record(path, number, row, known):
                 ) from None
     if not 0 <= times.get("start", 0.0) < times.get("end", float("inf")):
         raise BadInput(f"{path}, row {number}: the clip's `end` must come after its `start` >= 0.")
-    names = [str(row[key]) for key in known if key in files] or list(values.values())
+    names = [os.path.normpath(str(row[key])) for key in known if key in files]
+    names = [name.replace(os.sep, "/") for name in names] or list(values.values())
     return Record(names[0], files, values, **times)
 
 
@@ -97,7 +105,9 @@ def cell(path, number, row, column):
         raise BadInput(
             f"{path}, row {number}, column {column!r} is empty: fill it or drop the row."
         )
-    return value if isinstance(value, str) else json.dumps(value)
+    value = value if isinstance(value, str) else json.dumps(value)
+    # JSON may hold half a character, which no text can; of a path it may be a byte.
+    return value if column in FILES else value.encode("utf-8", "replace").decode()
 
 
 def whole(text):
@@ -155,4 +165,4 @@ def json_lines(path, text):
             raise BadInput(
                 f'{path}, row {number}: a JSON object such as {{"image": ...}} is needed.'
             )
-        yield number, row
+        yield number, {key.strip().lower(): value for key, value in row.items()}

@@ -194,12 +194,16 @@ def dataset(found, records, chosen, wants):
     `audio` where any video has it, with zeros for the others, unless `wants` names the keys.
     """
     keys, sample_rate = wants[0], wants[-1]
-    everybody = [records[position] for position in found.good]
-    rows = [everybody[i] for i in chosen]
+    rows = [records[found.good[i]] for i in chosen]
     columns = {"index": np.arange(len(rows), dtype=np.int64)}
-    # What the examples hold is settled over all splits, so that no two of them differ.
-    for key in shared_keys([row.values for row in everybody]):
-        columns[key] = np.array([row.values[key] for row in rows])
+    for key in shared_keys([row.values for row in rows]):
+        values = [row.values[key] for row in rows]
+        if isinstance(values[0], str):
+            # As bytes: NumPy would give every text the room of the longest.
+            columns[key] = np.array([text.encode() for text in values], object)
+        else:
+            columns[key] = np.array(values)
+    # What files hold is settled over all splits, so that no two of them differ.
     shapes = [found.shapes[i] for i in chosen]
     contents = shared_keys(found.shapes)
     sounds = any("audio" in shape for shape in found.shapes)

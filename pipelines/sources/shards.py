@@ -72,7 +72,8 @@ def ingested(builder, manifest, places, parts, keys, max_frames, max_broken, fol
     companions = records.COMPANIONS if set(keys) & {"frames", "audio"} else ()
     wanted = [key for key in has if not keys or key in (*keys, *companions, "label")]
     wanted = wanted or has  # of which the caller says that it is not what is asked for
-    skip = {"frames": tfds.library().decode.SkipDecoding()} if "frames" in wanted else None
+    as_bytes = tfds.library().decode.SkipDecoding()
+    skip = {key: as_bytes for key in ("frames", "image") if key in wanted}
     stored_features = {key: builder.info.features[key] for key in wanted}
     features = tfds.library().features.FeaturesDict(stored_features)
 
@@ -92,11 +93,17 @@ def ingested(builder, manifest, places, parts, keys, max_frames, max_broken, fol
 
     def example(row):
         data = tf.numpy_function(record, [row["/position"]], tf.string)
-        stored = features.deserialize_example(tf.ensure_shape(data, []), decoders=skip)
+        stored = features.deserialize_example(tf.ensure_shape(data, []), decoders=skip or None)
         result = {"index": row["index"], **stored}
+        if "image" in wanted:
+            result["image"] = tf.cond(
+                tf.io.is_jpeg(stored["image"]),
+                lambda: exactly(stored["image"]),
+                lambda: tf.io.decode_png(stored["image"], 3),
+            )
         if "frames" in wanted:
             result["frames"] = tf.map_fn(
-                lambda jpeg: tf.io.decode_jpeg(jpeg, 3, dct_method="INTEGER_ACCURATE"),
+                exactly,
                 stored["frames"][:max_frames],
                 fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
             )
@@ -104,9 +111,12 @@ def ingested(builder, manifest, places, parts, keys, max_frames, max_broken, fol
         if "audio" in wanted:
             result["audio"] = tf.cast(stored["audio"], tf.float32) / tfds.PCM
             if "frames" in wanted:
-                seconds = result["frame_times"][-1] + 1 / stored["fps"]
-                length = tf.round(seconds * tf.cast(stored["sample_rate"], tf.float32))
-                length = tf.cast(length, tf.int32)
+                # In the 64 bits of `media.duration`, or the two may differ by a sample.
+                times, fps, rate = (
+                    tf.cast(value, tf.float64)
+                    for value in (result["frame_times"], stored["fps"], stored["sample_rate"])
+                )
+                length = tf.cast(tf.round((times[-1] + 1 / fps) * rate), tf.int32)
                 sound = result["audio"][:length]
                 result["audio"] = tf.pad(sound, [[0, length - tf.size(sound)]])
         for key in set(shapes) & set(result):
@@ -119,6 +129,11 @@ def ingested(builder, manifest, places, parts, keys, max_frames, max_broken, fol
     dataset.class_names = manifest["class_names"]
     dataset.broken, dataset.total = broken, manifest["total"]
     return dataset
+
+
+def exactly(jpeg):
+    """A JPEG's pixels [H, W, 3] as Pillow gives them: folder and shards must not look different."""
+    return tf.io.decode_jpeg(jpeg, 3, dct_method="INTEGER_ACCURATE")
 
 
 def notes(folder):

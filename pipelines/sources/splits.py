@@ -63,9 +63,10 @@ def choose(has, split, what):
         return named[split]
     if split == "test" and "val" in named:
         return named["val"]
+    usable = sorted(SAME.get(name.lower(), name.lower()) for name in has)
+    usable = [name for name in usable if name in SPLITS] or [ALL]
     raise BadInput(
-        f"{what} has no split {split!r}; it holds {', '.join(sorted(has))}: "
-        f"use @{sorted(has)[0]}, say."
+        f"{what} has no split {split!r}; it holds {', '.join(sorted(has))}: use @{usable[0]}, say."
     )
 
 

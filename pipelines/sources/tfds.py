@@ -39,8 +39,8 @@ def load(name, split, keys=None):
     """`NAME`, `NAME/CONFIG` or `NAME:VERSION` of TensorFlow Datasets, as prepared on disk.
 
     Looked for under the environment's TFDS_DATA_DIR, else in the user's tensorflow_datasets
-    folder; nothing is ever downloaded. Where the set has no test split its training split is cut
-    90/10 by the hash of each example's number.
+    folder; nothing is ever downloaded. Where the set has no test split its training split (or its
+    largest, where none is called so) is cut 90/10 by the hash of each example's number.
 
     Raises:
         BadInput: where it is not there.
@@ -96,13 +96,14 @@ def from_builder(builder, split, keys, what):
         order = sorted(has, key=lambda name: (name != "train", name))
         return joined([one_split(builder, name, None, keys, what) for name in order])
     known = {splits.SAME.get(name, name) for name in has}
-    if ("train" in known and not known & {"test", "val"}) or (
-        "train" not in known and split == "train"
-    ):
-        own = "train" if "train" in has else max(has, key=has.get)
+    others = [name for name in has if name not in (*splits.SPLITS, *splits.SAME)]
+    own = "train" if "train" in has else max(others, key=has.get, default=None)
+    if not known & {"test", "val"}:
         names = [f"{own}/{i}" for i in range(has[own])]
         return one_split(builder, own, splits.cut(names, split, what), keys, what)
-    return one_split(builder, splits.choose(has, split, what), None, keys, what)
+    if split != "train" or own is None:
+        own = splits.choose(has, split, what)
+    return one_split(builder, own, None, keys, what)
 
 
 def one_split(builder, own, chosen, keys, what):

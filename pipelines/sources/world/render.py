@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from tfssl.pipelines.sources.world.scene import PLATFORM
 from tfssl.pipelines.sources.world.shapes import intersect, normal
 
 _SUB = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]], np.float32)
@@ -19,6 +20,7 @@ _F = np.float32
 SKY, BOUNCE_LIGHT = 0.62, 0.22  # ambient light from above and how much less from below
 DIM = 0.1  # taken from all light on objects, so that they stand out from their ground
 SHADOW = 0.5
+HAIR = 1e-3  # metres
 MATT = 0.3  # less shine than this is not worth its cost
 
 
@@ -189,7 +191,11 @@ def _shadows(views, x, z):
 
 
 def _instances(views, size):
-    """Visible objects as (view, row), the squares that hold them, and their order."""
+    """Visible objects as (view, row, thing), the squares that hold them, and how far they lie.
+
+    A platform is as far as what it carries, row 0, and a hair behind it where it is seen from
+    above: a plane parts the two.
+    """
     offset = views.centre - views.eye[:, None]
     local = [(offset * views.rotation[:, None, :, i]).sum(-1) for i in range(3)]
     focal = views.focal * size
@@ -213,6 +219,9 @@ def _instances(views, size):
             )
             left = int(np.clip(np.floor(x - side / 2 + 0.5), 0, size - side))
             top = int(np.clip(np.floor(y - side / 2 + 0.5), 0, size - side))
+            if thing.label == PLATFORM:
+                above = views.eye[view, 1] > views.centre[view, row, 1] + thing.height()
+                depth = local[2][view, 0] + (HAIR if above else -HAIR)
             found.append((view, row, thing, side, left, top, depth))
     return found
 
@@ -366,7 +375,7 @@ def render(views, size, colours=True, geometry=True):
                 None if cover is None else cover[i],
                 None if far is None else far[i],
             )
-    # the painter's way, far to near; a platform lies below what it carries
+    # the painter's way, far to near
     for number in sorted(range(len(found)), key=lambda i: -found[i][6]):
         view, row, _, side, left, top, _ = found[number]
         colour, cover, far = crops[number]
