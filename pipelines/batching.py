@@ -29,8 +29,8 @@ UNLABELLED = frozenset(
 # The examples that a shuffle without random access may hold in memory.
 SHUFFLE_BYTES = 1 << 30
 SHUFFLE_MOST = 50_000
-# The examples that `some` reads at a time.
-TOGETHER = 16
+# The examples that `some` reads at a time, and of how many times as many it may read the rest.
+TOGETHER, AROUND = 16, 20
 
 
 def train(ds, views, batch_size, seed=0, start_step=0):
@@ -163,12 +163,14 @@ def count_examples(ds):
 def some(ds, most):
     """At most `most` examples drawn evenly over a finite dataset, always the same ones, in order.
 
-    Its first ones would be of its first classes, where these lie in folders. Without a `gather` all
-    of it is read, and only what is drawn is held.
+    Its first ones would be of its first classes, where these lie in folders. Without a `gather`
+    what lies between is read too, so they come from the first AROUND times as many.
     """
     count = count_examples(ds)
     if count <= most:
         return ds
+    if not hasattr(ds, "gather"):
+        count = min(count, AROUND * most)
     at = drawn(count, most)
     if hasattr(ds, "gather"):
         positions = tf.data.Dataset.from_tensor_slices(at)
@@ -177,7 +179,12 @@ def some(ds, most):
         chosen = positions.map(ds.gather, **options).unbatch()
     else:
         inside = tf.constant(np.isin(np.arange(count), at))
-        chosen = ds.enumerate().filter(lambda i, _: inside[i]).map(lambda _, example: example)
+        chosen = (
+            ds.take(count)
+            .enumerate()
+            .filter(lambda i, _: inside[i])
+            .map(lambda _, example: example)
+        )
     return untuned(chosen.apply(tf.data.experimental.assert_cardinality(most)))
 
 

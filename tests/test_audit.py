@@ -184,6 +184,41 @@ def test_targets_of_single_examples_are_asked_of_those_that_were_trained_on():
     keras.backend.clear_session()
 
 
+def bench_of_classes(count, most, classes=3):
+    """A bench over pictures that lie in the order of their classes, `count` of each."""
+    module = zoo.get("image.rotation")
+    label = np.repeat(np.arange(classes), count)
+    columns = {"image": np.zeros([len(label), 16, 16, 3], np.uint8), "index": np.arange(len(label))}
+    source = tf.data.Dataset.from_tensor_slices({**columns, "label": label})
+    arguments = {**module.SMALL, "data": "pictures", "size": 16}
+    known = {"border": 0.03}
+    return laboratory.Bench(
+        module, "image", arguments, lambda *_: source, most, known, lambda *_: None
+    )
+
+
+def test_an_audit_of_class_folders_takes_of_every_class(monkeypatch):
+    bench = bench_of_classes(count=100, most=30)
+    for part in bench.parts.values():
+        assert np.bincount(part["label"]).tolist() == [10, 10, 10]
+    probed = []
+
+    def linear(encoder, train, test, **settings):
+        probed.extend(np.concatenate([b["label"] for b in part]) for part in (train, test))
+        return dict.fromkeys(("top1", "top1_low", "top1_high"), 0.5)
+
+    monkeypatch.setattr("tfssl.evaluate.linear", linear)
+    monkeypatch.setattr(laboratory, "PROBED", 12)
+    assert bench.probe()(None) == [0.5] * 3
+    for labels in probed:
+        assert np.bincount(labels).tolist() == [4, 4, 4]
+
+
+def test_labels_of_one_class_are_none_to_probe_by():
+    bench = bench_of_classes(count=20, most=20, classes=1)
+    assert not bench.labelled and bench.probe() is None
+
+
 def test_an_encoder_of_pictures_is_probed_on_the_middle_frames_of_clips():
     bench = bench_of("audio_visual.ave_net", count=12)
     seen = []

@@ -264,6 +264,38 @@ def test_evaluation_resizes_clips_frame_by_frame():
     np.testing.assert_allclose(batch["frames"][:, 1], single["image"], atol=1e-6)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_some_are_drawn_evenly_and_stay_in_order(source):
+    few = batching.some(source(90), 30)
+    index = [int(example["index"]) for example in few]
+    assert len(index) == int(few.cardinality()) == 30 and index == sorted(set(index))
+    assert np.histogram(index, 3, (0, 90))[0].tolist() == [10, 10, 10]  # as of classes in folders
+    assert len({i % 3 for i in index}) == 3  # nor does it go in step with anything
+    assert index == [int(example["index"]) for example in batching.some(source(90), 30)]
+    assert all(int(e["image"][0, 0, 0]) == int(e["index"]) for e in few)
+    assert len(list(batching.some(source(), COUNT))) == COUNT
+    assert batching.drawn(COUNT, 99).tolist() == list(range(COUNT))
+    batches = batching.evaluation(source(90), 4, size=5).some(30)
+    assert [int(i) for batch in batches for i in batch["index"]] == index
+
+
+def test_what_is_drawn_is_all_that_is_read_where_a_source_can_gather():
+    read = []
+
+    def finish(row):
+        index = tf.numpy_function(lambda i: read.append(int(i)) or i, [row["index"]], tf.int64)
+        return {"index": tf.ensure_shape(index, [])}
+
+    few = list(batching.some(records.anywhere({"index": np.arange(500)}, finish), 7))
+    assert sorted(read) == [int(example["index"]) for example in few]
+
+
+def test_examples_that_are_brought_to_one_shape_can_be_gathered_together():
+    batches = batching.evaluation(unequal(), 4, size=5)
+    batch = batches.gather(tf.constant([7, 0, 5]))
+    assert batch["image"].shape == (3, 5, 5, 3) and batch["index"].numpy().tolist() == [7, 0, 5]
+
+
 def test_tasks_are_joined_by_name():
     def plain(examples, seed):
         return examples["index"]

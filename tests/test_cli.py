@@ -318,23 +318,50 @@ def test_files_of_every_kind_and_length_go_in_and_features_come_out(method, tmp_
     assert len(np.load(tmp_path / "f.npz")["features"]) == (14 if source.is_file() else 3)
 
 
+def clips(*lengths):
+    """A source of clips whose frames are one pixel large and tell their number."""
+    from tfssl.pipelines.sources import records
+
+    frames = [np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1).repeat(3, -1) for n in lengths]
+    return records.held({"index": np.arange(len(lengths))}, {"frames": frames})
+
+
 def test_clips_are_cut_to_what_the_encoder_takes():
     from types import SimpleNamespace
 
     from tfssl.cli import artefact
 
-    lengths = [6, 3, 1]
-    frames = [np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1).repeat(3, -1) for n in lengths]
-    spec = {"frames": tf.TensorSpec([None, 1, 1, 3], tf.uint8)}
-    ds = tf.data.Dataset.from_generator(
-        lambda: ({"frames": f} for f in frames), output_signature=spec
-    )
     taking = SimpleNamespace(key="frames", frames=2, size=0)
-    seen = [
-        255 * batch["frames"][..., 0].numpy().ravel()
-        for batch in artefact.batches_of(ds, taking, 0)
-    ]
+    batches = artefact.batches_of(clips(6, 3, 1), taking, 0)
+    seen = [255 * batch["frames"][..., 0].numpy().ravel() for batch in batches]
     np.testing.assert_allclose(np.ravel(seen), [2, 3, 0, 1, 0, 0])
+    again = 255 * batches.gather(tf.constant([1, 0]))["frames"][..., 0].numpy().ravel()
+    np.testing.assert_allclose(again, [0, 1, 2, 3])
+
+
+def test_of_clips_an_encoder_of_pictures_is_shown_the_middle_frames(monkeypatch):
+    from tfssl.cli import training
+    from tfssl.pipelines import sources
+
+    def load(data, split, max_broken, quiet, keys):
+        sources.require(clips(6, 3, 1), *keys)
+        return clips(6, 3, 1)
+
+    monkeypatch.setattr(training, "load", load)
+    shown = training._shown("clips", "image", {})
+    assert [int(example["image"][0, 0, 0]) for example in shown] == [2, 1, 0]
+    assert shown.gather(tf.constant([2, 0]))["image"][:, 0, 0, 0].numpy().tolist() == [0, 2]
+
+
+def test_a_run_shows_neighbours_from_all_of_its_examples(run, monkeypatch):
+    """The first thousand would be of the first classes, where these lie in folders."""
+    from tfssl.cli import training
+
+    given = []
+    monkeypatch.setattr(training, "keep_neighbours", lambda _, batches: given.append(batches))
+    training._show_neighbours({"data": "digits"}, run)
+    index = np.concatenate([batch["index"] for batch in given[0].some(1000)])
+    assert len(index) == 1000 and index[-1] > 1600
 
 
 def test_a_protocol_is_not_measured_on_what_it_has_learned_from(run, classes, tmp_path):

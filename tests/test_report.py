@@ -256,6 +256,19 @@ def test_gathering_scales_bytes_stops_at_the_limit_and_counts_parameters(tmp_pat
         assert "label" not in stored.files
 
 
+def test_what_is_gathered_of_class_folders_is_of_every_class(tmp_path):
+    import tensorflow as tf
+
+    from tfssl.pipelines import batching
+
+    label = np.repeat(np.arange(4), 50)
+    data = tf.data.Dataset.from_tensor_slices({"image": images(200, 8), "label": label})
+    batches = batching.evaluation(data, 16)
+    path = report.gather(lambda x: x[:, 0, 0], batches, tmp_path, limit=40)
+    with np.load(path) as stored:
+        assert np.bincount(stored["label"]).tolist() == [10, 10, 10, 10]
+
+
 @pytest.mark.parametrize("modality", ["frames", "audio", "text", "ids", "spectrogram"])
 def test_every_modality_gets_its_neighbours_on_the_page(modality, tmp_path):
     batch = {"frames": CLIPS, "audio": SOUND, "text": TEXT, "ids": np.arange(30).reshape(6, 5)}
@@ -341,6 +354,40 @@ def test_precisions_and_deviations_are_results_and_lists_are_no_settings(tmp_pat
     assert "0.07" not in text and "[0.5]" not in text
 
 
+def test_a_suite_shows_its_mean_and_each_sets_own_metric(tmp_path):
+    dtd = {**spread(0.7), "top5": 0.9, "metric": "top1", "lambda": 0.1}
+    voc = {"mAP_11point": 0.6, "metric": "mAP_11point", "lambda": 10.0}
+    suite = {"size": 224, "seed": 0, "dtd": 0.7, "voc2007": 0.6, "mean": 0.65}
+    suite |= {"datasets": {"dtd": dtd, "voc2007": voc}, "missing": {"cars196": "not prepared"}}
+    random = {"transfer": {**suite, "mean": 0.25}}
+    found = {"results": {"transfer": suite}, "random": random}
+    (tmp_path / "evaluation.json").write_text(json.dumps(found))
+    text = parsed(report.build([tmp_path], tmp_path / "r.html"))[1].replace("\u00a0", " ")
+    for part in (
+        "transfer mean is 40.0 points above", "dtd70.0 %69.0 to 71.0 %", "voc200760.0 %",
+        "size = 224, seed = 0",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "mean = " not in text and "dtd = " not in text and "datasets" not in text
+
+
+def test_accuracies_of_any_name_are_results_and_no_settings(tmp_path):
+    results = {"segmentation": {"mean_iou": 0.5, "pixel_accuracy": 0.8, "frozen": True}}
+    results["linear"] = {"top1": 0.5, "C": 1.0, "validation_top1": 0.55}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"results": results}))
+    text = parsed(report.build([tmp_path], tmp_path / "r.html"))[1].replace("\u00a0", " ")
+    assert "pixel accuracy80.0 %" in text and "validation top-155.0 %" in text
+    assert "accuracy = " not in text and "validation_top1 = " not in text
+
+
+@pytest.mark.parametrize("draws", [{}, {"draws": 10}])
+def test_a_page_says_what_its_intervals_are_over(draws, tmp_path):
+    results = {"knn": spread(0.5), "low_label": {**spread(0.4), **draws}}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"results": results}))
+    text = parsed(report.build([tmp_path], tmp_path / "r.html"))[1]
+    assert "over test examples" in text and ("of low label over draws" in text) == bool(draws)
+
+
 @pytest.mark.parametrize("uses", [[], ["label"]])
 def test_a_page_says_of_labels_what_is_so(uses, tmp_path):
     run = fabricate(tmp_path / "run")
@@ -366,6 +413,37 @@ def test_what_is_missing_or_broken_costs_one_line_and_not_the_page(tmp_path):
         "No features were gathered", "No encoder has been exported",
     ):  # fmt: skip
         assert part in text, part
+
+
+HUGE = 10**400  # JSON has no largest number, floats do
+SHOWN = {"features": RNG.normal(size=(9, 4)), "thumbnails": np.zeros([9, 8, 8, 3], np.uint8)}
+SHOWN |= {"queries": np.arange(2), "neighbours": np.array([[1, 2], [0, 2]])}
+
+
+@pytest.mark.parametrize(
+    "name, content, lost",
+    [
+        ("history.json", json.dumps([{"loss": HUGE}]), "Loss and metrics: left out"),
+        ("evaluation.json", json.dumps({"results": {"knn": {"top1": HUGE}}}), "Evaluation: left"),
+        ("evaluation.json", "[" * 100_000, "evaluation.json cannot be read"),
+        ("run.json", json.dumps({"uses": 5}), ""),
+        ("features.npz", {"label": np.arange(5)}, "Nearest neighbours: left out"),
+        ("features.npz", {"neighbours": np.full([2, 2], 50)}, "Nearest neighbours: left out"),
+        ("features.npz", {"queries": np.array(3)}, "Nearest neighbours: left out"),
+        ("features.npz", {"features": np.array([["a", "b"]] * 9)}, "Feature map: left out"),
+    ],
+)
+def test_a_broken_piece_costs_its_section_and_the_rest_is_there(name, content, lost, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"call": "tfssl pretrain image.simclr"}))
+    (tmp_path / "evaluation.json").write_text(json.dumps({"results": {"knn": spread(0.5)}}))
+    np.savez(tmp_path / "features.npz", **{**SHOWN, **(content if name == "features.npz" else {})})
+    if name != "features.npz":
+        (tmp_path / name).write_text(content)
+    _, text = parsed(report.build([tmp_path], tmp_path / "r.html"))
+    assert lost in text
+    kept = {"run.json": "tfssl pretrain", "evaluation.json": "50.0", "features.npz": "PCA"}
+    for piece, part in kept.items():
+        assert part in text or piece == name, part
 
 
 @pytest.mark.parametrize("end", ["", "_low", "_high"])

@@ -120,32 +120,29 @@ def batches_of(ds, artefact, size):
     Those that are too short stand still at their end.
     """
     from tfssl.pipelines import batching
-    from tfssl.pipelines.datasets import like
+    from tfssl.pipelines.datasets import changed
 
     keys = [
         key for key in (artefact.key, "label", "index", "sample_rate") if key in ds.element_spec
     ]
 
     def select(examples):
-        return {key: examples[key] for key in keys}
+        chosen = {key: examples[key] for key in keys}
+        if artefact.frames:
+            chosen["frames"] = middle(chosen["frames"], artefact.frames)
+        return chosen
 
-    kept = like(ds, ds.map(select))
-    if artefact.frames:
-        clips = kept.map(lambda e: {**e, "frames": middle(e["frames"], artefact.frames)})
-        kept = like(ds, clips)
-    elif hasattr(ds, "gather"):
-        kept.gather = lambda at: select(ds.gather(at))
     size = (size or artefact.size or None) if artefact.key in ("image", "frames") else None
-    return batching.evaluation(kept, BATCH[artefact.key], size)
+    return batching.evaluation(changed(ds, select), BATCH[artefact.key], size)
 
 
 def middle(frames, count):
-    """The `count` frames in the middle of a clip [T, ...], its last one repeated if T is less."""
+    """The `count` frames in the middle of clips [B, T, ...], the last one repeated if T is less."""
     import tensorflow as tf
 
-    length = tf.shape(frames)[0]
+    length = tf.shape(frames)[1]
     at = tf.maximum((length - count) // 2, 0) + tf.range(count)
-    return tf.gather(frames, tf.minimum(at, length - 1))
+    return tf.gather(frames, tf.minimum(at, length - 1), axis=1)
 
 
 def keep_neighbours(artefact, batches):

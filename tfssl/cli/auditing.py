@@ -82,7 +82,7 @@ def audit(
         )
         tell_broken(bench.source)
     if not bench.labelled:
-        note(f"{data} has no labels: the downstream probe is left out.", quiet)
+        note(f"{data} has no labels of several classes: no downstream probe.", quiet)
     arms = laboratory.arms(bench, cues)
     if minutes:
         steps = laboratory.steps_within(minutes, bench, arms, seeds)

@@ -116,9 +116,13 @@ class Bench:
     Pretexts are asked about examples held out (`asked`: "test"), except those that give every
     training example a target of its own (clusters, exemplars): to them others mean nothing, and
     they are asked about the training examples in views drawn anew ("train").
+
+    `labelled` says whether there are labels to probe by: in both parts, of two classes at least.
     """
 
     def __init__(self, module, room, arguments, load, examples, cues, progress):
+        import numpy as np
+
         from tfssl.pipelines import sources
 
         self.module, self.arguments, self.cues = module, dict(arguments), cues
@@ -143,6 +147,8 @@ class Bench:
         for (dataset, count), part in zip(wanted, ("train", "test")):
             shaped = functools.partial(_shaped, size=size, rate=arguments.get("sample_rate"))
             self.parts[part] = _collected(dataset, keys, count, shaped, progress)
+        if self.labelled:
+            self.labelled = len(np.unique(self.parts["train"]["label"])) > 1
         few = {key: self.parts["train"][key][:2] for key in (*self.keys, "index")}
         self.asked = "train" if _by_number(views, few) else "test"
         self.count = len(self.parts["train"]["index"])
@@ -238,21 +244,20 @@ class Bench:
     def probe(self):
         """f(encoder) -> (top-1, low, high) of a linear layer on features of the data as they are.
 
-        None where the data have no labels, or one only.
+        None where the data have no labels to probe by.
         """
-        import numpy as np
         import tensorflow as tf
 
         from tfssl import evaluate
         from tfssl.pipelines import batching
 
-        if not self.labelled or len(np.unique(self.parts["train"]["label"])) < 2:
-            self.labelled = False
+        if not self.labelled:
             return None
         seen = [k for k in ("image", "frames", "audio", "label") if k in self.parts["train"]]
 
         def batches(part):
-            held = {key: self.parts[part][key][:PROBED] for key in seen}
+            at = batching.drawn(len(self.parts[part]["index"]), PROBED)
+            held = {key: self.parts[part][key][at] for key in seen}
             if "frames" in held and "image" not in held:  # an encoder of pictures sees the middle
                 held["image"] = held["frames"][:, held["frames"].shape[1] // 2]
             return batching.evaluation(tf.data.Dataset.from_tensor_slices(held), 100)
@@ -471,15 +476,18 @@ def _by_number(views, examples):
 
 
 def _collected(dataset, keys, most, shaped, progress):
-    """The first `most` examples as a dict of arrays of one shape."""
+    """At most `most` examples of all of a source as a dict of arrays of one shape."""
     import numpy as np
 
+    from tfssl.pipelines import batching
+
+    dataset = batching.some(dataset, most)
     ready = dataset.map(lambda example: shaped({key: example[key] for key in keys}))
-    count = int(dataset.cardinality())
+    count = batching.count_examples(dataset)
     rows = []
-    for batch in ready.take(most).batch(AT_ONCE).as_numpy_iterator():
+    for batch in ready.batch(AT_ONCE).as_numpy_iterator():
         rows.append(batch)
-        progress(len(rows) * AT_ONCE, min(most, count) if count > 0 else most)
+        progress(len(rows) * AT_ONCE, count)
     if not rows:
         raise BadInput("The data holds no example in one of its splits, train or test.")
     found = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}

@@ -348,12 +348,13 @@ def _show_neighbours(record, out):
     artefact = Artefact(out)
     ds = _shown(record["data"], artefact.key, artefact.reading())
     if ds is not None and int(ds.cardinality()) > 1:  # one example has no neighbours
-        keep_neighbours(artefact, batches_of(ds.take(1000), artefact, 0))
+        keep_neighbours(artefact, batches_of(ds, artefact, 0))
 
 
 def _shown(data, key, reading):
     """The training examples, of clips for an encoder of pictures their middle frames, or None."""
     from tfssl.pipelines import errors
+    from tfssl.pipelines.datasets import changed
 
     for other in (key, "frames") if key == "image" else (key,):
         try:
@@ -362,7 +363,7 @@ def _shown(data, key, reading):
             continue
         if other == key:
             return ds
-        return ds.map(lambda e: {"image": middle(e["frames"], 1)[0]})
+        return changed(ds, lambda clips: {"image": middle(clips["frames"], 1)[:, 0]})
     return None
 
 

@@ -43,7 +43,9 @@ def evaluation(found):
     data = _data(found)
     alone = "" if any(map(reading.saw_labels, found)) else " and only here"
     words = f"Labels of {', '.join(data)} were used here{alone}. " if data else ""
-    words += "Whiskers and small print: the 95\u00a0% bootstrap interval over test examples."
+    words += "Whiskers and small print: the 95\u00a0% bootstrap interval over test examples"
+    drawn = [p for p in protocols if any("draws" in res.get(p, {}) for _, _, res, _ in entries)]
+    words += f", of {' and '.join(map(protocol_name, drawn))} over draws." if drawn else "."
     head = ["protocol", "metric", *(name for name, *_ in entries), "settings"]
     caption = "Lists of numbers are in evaluation.json."
     if several:

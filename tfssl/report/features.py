@@ -26,7 +26,8 @@ def gather(encoder, batches, run_dir, key=None, limit=1000, queries=6, k=5, side
         colours the pictures.
       run_dir: the run directory.
       key: which of these the encoder takes; None: the first of them that is there.
-      limit: the number of examples kept, at most.
+      limit: the number of examples kept, at most: drawn evenly over all batches that can be asked
+        for `some(limit)`, as those of `tfssl.pipelines.batching.evaluation` can; else the first.
       queries, k: that many examples, evenly taken, are shown with their k nearest by cosine.
       side: width and height of a thumbnail in pixels.
       classes: names of the labels 0, 1, ..., for the legend.
@@ -40,6 +41,8 @@ def gather(encoder, batches, run_dir, key=None, limit=1000, queries=6, k=5, side
     Raises:
       BadInput: there are fewer than two examples, or `key` is not in them.
     """
+    if hasattr(batches, "some"):
+        batches = batches.some(limit)
     features, thumbnails, texts, labels, count = [], [], [], [], 0
     for batch in batches:
         key = key or next((name for name in KEYS if name in batch), None)

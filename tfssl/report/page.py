@@ -45,22 +45,23 @@ def build(runs, path, title=""):
 def page(found, title):
     """The whole page as text."""
     sections = [
-        ("seen", "What the method saw", seen(found)),
-        ("curves", "Loss and metrics", curves(found)),
-        ("health", "Health of the features", health(found)),
-        ("evaluation", "Evaluation", evaluation(found)),
-        ("map", "Feature map", maps(found)),
-        ("neighbours", "Nearest neighbours", neighbours(found)),
-        ("cost", "Cost", cost(found)),
-        ("again", "How it was made", again(found)),
-        ("load", "Using the encoder", load(found)),
+        ("seen", "What the method saw", seen),
+        ("curves", "Loss and metrics", curves),
+        ("health", "Health of the features", health),
+        ("evaluation", "Evaluation", evaluation),
+        ("map", "Feature map", maps),
+        ("neighbours", "Nearest neighbours", neighbours),
+        ("cost", "Cost", cost),
+        ("again", "How it was made", again),
+        ("load", "Using the encoder", load),
     ]
     links = "".join(f'<li><a href="#{key}">{head}</a></li>' for key, head, _ in sections)
     body = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{head}</h2>{text}'
-        "</section>\n"
-        for key, head, text in sections
+        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{head}</h2>'
+        f"{_drawn(draw, found, head)}</section>\n"
+        for key, head, draw in sections
     )
+    overview = _drawn(_tiles, found, "The overview")
     faults = "".join(note(f"{r.name}: {fault}.") for r in found for fault in r.faults)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -71,10 +72,19 @@ def page(found, title):
         '<link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body>"
         f'<header><h1>{_breakable(title)}</h1><p class="lead">{_lead(found)}</p>{faults}'
-        f'{_tiles(found)}<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n'
+        f'{overview}<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n'
         f"<main>\n{body}</main>\n<footer><p>Written by tfssl. This page loads nothing from "
         "anywhere: it can be mailed, archived and printed as it is.</p></footer></body></html>\n"
     )
+
+
+def _drawn(draw, found, what):
+    """A part of the page, or a line that says why it is not there: files may hold anything."""
+    try:
+        return draw(found)
+    except Exception as fault:
+        reason = f"{type(fault).__name__}: {fault}"[:300]
+        return note(f"{what}: left out, for a file holds what cannot be shown ({reason}).")
 
 
 def _breakable(text):

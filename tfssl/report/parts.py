@@ -109,4 +109,4 @@ def protocol_name(protocol):
 
 def metric_name(metric):
     """A metric's name as people write it."""
-    return re.sub(r"\btop(\d)$", r"top-\1", metric).replace("_", " ")
+    return re.sub(r"\btop(\d)$", r"top-\1", metric.replace("_", " "))

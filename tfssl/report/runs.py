@@ -4,7 +4,6 @@ import json
 import math
 import pathlib
 import re
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +14,9 @@ from tfssl.report.features import FILE
 PIECES = ("history.json", "run.json", "evaluation.json", "sheet.png", FILE)
 
 METRIC = re.compile(
-    r"(top[ _-]?\d+|mean_per_class|acc|R@|recall|precision$|mAP|ap(\d+.*)?$|average_precision|ndcg"
-    r"|.*iou|.*rank$|r2|error|.*error|mse|rmse|mae$|f1|kendall|tau|pck|si_sdr|sdr|sir|sar|fl_all|purity"
-    r"|nmi|ari$|auc|roc_auc|region_sim|contour_acc|spearman|loss|score)",
+    r"(.*top[ _-]?\d+|mean_per_class|.*acc|R@|recall|precision$|mAP|ap(\d+.*)?$|average_precision"
+    r"|ndcg|.*iou|.*rank$|r2|error|.*error|mse|rmse|mae$|f1|kendall|tau|pck|si_sdr|sdr|sir|sar|fl_all"
+    r"|purity|nmi|ari$|auc|roc_auc|region_sim|spearman|loss|score)",
     re.IGNORECASE,
 )
 LOWER_IS_BETTER = re.compile(r".*(rank|error|mse|mae|fl_all|loss)", re.IGNORECASE)
@@ -90,7 +89,7 @@ def _read(path, name):
             return kind()
         try:
             value = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             faults.append(f"{piece} cannot be read: {error}")
             return kind()
         if not isinstance(value, kind):
@@ -111,7 +110,7 @@ def _read(path, name):
         try:
             with np.load(path / FILE) as stored:
                 arrays = {key: stored[key] for key in stored.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # its bytes may be wrong in any way
             faults.append(f"{FILE} cannot be read: {error}")
     return RunFiles(name, path, history, run, evaluation, sheet, arrays, faults)
 
@@ -148,7 +147,8 @@ def parts(protocol):
 
 def saw_labels(found):
     """Whether the method of a run (`RunFiles`) trains on labels, as an upper bound may."""
-    return "label" in (found.run.get("uses") or ())
+    uses = found.run.get("uses")
+    return isinstance(uses, list) and "label" in uses
 
 
 def baseline(results, protocol):
@@ -166,7 +166,12 @@ def protocols(results):
 
 
 def scores(protocol):
-    """{metric: Score} of one protocol's object; parts such as layers give "part: metric"."""
+    """{metric: Score} of one protocol's object; parts such as layers give "part: metric".
+
+    A suite of data sets gives the mean, and under each set's name the metric that is usual there.
+    """
+    if _is_suite(protocol):
+        return _suite(protocol)
     found, prefixes = {}, parts(protocol)
     for key, value in protocol.items():
         part = next((prefix for prefix in prefixes if key == f"{prefix}_top1"), None)
@@ -177,10 +182,28 @@ def scores(protocol):
             inner = scores(value)
             found.update({f"{key}: {metric}": score for metric, score in inner.items()})
         elif is_metric(protocol, key):
-            low, high = (protocol.get(f"{key}_{end}") for end in ("low", "high"))
-            whole = is_number(low) and is_number(high)
-            found[key] = Score(float(value), *((low, high) if whole else (None, None)))
+            found[key] = _score(value, protocol, key)
     return found
+
+
+def _score(value, protocol, key):
+    """A value with the interval of `key`, where both its ends are there."""
+    low, high = (protocol.get(f"{key}{end}") for end in SPREADS)
+    whole = is_number(low) and is_number(high)
+    return Score(float(value), *((low, high) if whole else (None, None)))
+
+
+def _is_suite(protocol):
+    return isinstance(protocol.get("datasets"), dict)
+
+
+def _suite(protocol):
+    sets = protocol["datasets"]
+    return {
+        name: _score(protocol[name], result, result.get("metric"))
+        for name, result in [("mean", {}), *sets.items()]
+        if is_number(protocol.get(name))
+    }
 
 
 def settings(protocol):
@@ -200,6 +223,8 @@ def is_metric(protocol, key):
     """Whether `key` of a protocol's results is a result, and not a setting or an interval's end."""
     if not is_number(protocol[key]) or key.endswith(SPREADS):
         return False
+    if _is_suite(protocol):
+        return key in ("mean", *protocol["datasets"])
     return f"{key}_low" in protocol or bool(METRIC.match(key))
 
 

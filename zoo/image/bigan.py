@@ -121,8 +121,8 @@ def recipe(
     Without an `encoder` it is `perceptron`, the paper's own for digits. Networks that average over
     the image, as `conv4` and the residual ones do, hardly learn to invert here: on digits the codes
     of made pictures follow their noise a little by `perceptron`, and not at all by `conv4`; the
-    nearest neighbour by E(x) tells a digit no better than before training. What it makes of
-    photographs stands in benchmarks/image_zoo.json.
+    nearest neighbour by E(x) tells 93 % of the digits, and 98 % before training (SMALL, one seed).
+    What it makes of photographs stands in benchmarks/image_zoo.json.
     """
     view = functools.partial(views, size=size, width=width, area=area, flip=flip)
     dataset = batching.train(load(data, keys=("image",)), view, batch_size, seed)
