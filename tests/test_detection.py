@@ -152,6 +152,26 @@ def test_a_class_that_only_the_test_shows_counts():
     assert score(found, truth, 3)["AP50_area"] == 0.5
 
 
+def test_a_detector_whose_loss_is_no_number_is_refused():
+    import types
+
+    import tf_keras
+
+    from tfssl.evaluate.detection import _fit
+
+    model = tf_keras.Sequential([tf_keras.layers.Dense(1)])
+    task = types.SimpleNamespace(
+        build_losses=lambda outputs, labels: (tf.reduce_mean(outputs - labels),)
+    )
+    for value in (1.0, np.nan):
+        batches = tf.data.Dataset.from_tensors((tf.fill([2, 3], value), tf.zeros([2, 1]))).repeat()
+        if np.isfinite(value):
+            assert len(_fit(model, task, batches, 3, 0.1, 0.0)) == 3
+            continue
+        with pytest.raises(BadInput, match="loss became NaN"):
+            _fit(model, task, batches, 3, 0.1, 0.0)
+
+
 def test_data_without_boxes_are_refused_in_a_sentence():
     rows = tf.data.Dataset.from_tensor_slices({"image": np.zeros((2, 8, 8, 3), np.uint8)})
     with pytest.raises(BadInput, match="boxes"):

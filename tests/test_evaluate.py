@@ -147,6 +147,14 @@ def test_retrieval_equals_a_slow_loop():
         assert result[f"R@{k}"] == pytest.approx(hits / len(queries))
 
 
+@pytest.mark.parametrize("length", [1e-9, 1e25])
+def test_retrieval_does_not_care_for_the_length_of_features(length):
+    (x, y), (queries, truth) = blobs(60, spread=2.0), blobs(40, spread=2.0, seed=1)
+    usual = evaluate.retrieval(identity, (x, y), (queries, truth))
+    scaled = (length * x).astype(np.float32), (length * queries).astype(np.float32)
+    assert evaluate.retrieval(identity, (scaled[0], y), (scaled[1], truth)) == usual
+
+
 @pytest.mark.parametrize(
     "size, channels, grid", [(55, 96, 10), (27, 256, 6), (13, 384, 5), (13, 256, 6)]
 )
@@ -296,6 +304,25 @@ def test_the_support_vector_machines_are_solved_in_the_dual(machines):
     for settings in machines:
         assert settings["dual"] is True and settings["loss"] == "squared_hinge"
         assert settings["tol"] == 1e-4 and settings["max_iter"] == 2000
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("counts", [(1, 1), (1, 30), (1, 1, 1)])
+def test_a_machine_whose_folds_would_lose_all_classes_but_one_takes_the_default(counts):
+    x, y = blobs(200, classes=len(counts), spread=0.2)
+    some = np.concatenate([np.flatnonzero(y == c)[:count] for c, count in enumerate(counts)])
+    result = evaluate.svm(identity, (x[some], y[some]), (x, y))
+    assert (result["C"], result["folds"]) == (1.0, 0) and result["top1"] > 0.9
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_machine_is_chosen_by_two_folds_where_one_of_its_classes_has_a_single_example():
+    x, y = blobs(200, spread=0.5)
+    some = (y < 3) | (np.arange(200) == np.argmax(y == 3))
+    chosen = evaluate.svm(identity, (x[some], y[some]), (x, y))
+    each = [evaluate.svm(identity, (x[some], y[some]), (x, y), [c]) for c in (1e-3, 1.0)]
+    assert chosen["folds"] == 2 and [found["folds"] for found in each] == [0, 0]
+    assert chosen["top1"] >= each[0]["top1"] and chosen["top1"] > 0.7
 
 
 @pytest.mark.parametrize("name", ["knn", "linear", "linear_sgd", "svm"])
@@ -512,6 +539,61 @@ def test_a_saved_model_measures_like_the_live_one(tiny, digits, tmp_path):
     assert probes["taps"] == 2 and "c1_top1" in probes and "c2_top1" in probes
 
 
+class Foreign(tf.Module):
+    """Somebody's encoder: a mean colour, projected, with a signature of its own precision."""
+
+    def __init__(self, dtype=tf.float32):
+        super().__init__()
+        self.kernel = tf.Variable(tf.cast(tf.random.stateless_normal([3, 8], [0, 1]), dtype))
+        spec = tf.TensorSpec([None, None, None, 3], dtype)
+        self.given = tf.function(self.project, input_signature=[spec])
+
+    def project(self, images):
+        return tf.matmul(tf.reduce_mean(images, [1, 2]), self.kernel)
+
+
+class Narrow(Foreign):
+    """Called in Python it takes the one size that it was called with."""
+
+    @tf.function
+    def __call__(self, images):
+        return self.project(images)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "narrow"])
+def test_anybodys_saved_model_is_called_as_its_signature_says(kind, tmp_path):
+    import tfssl
+
+    module = Narrow() if kind == "narrow" else Foreign(getattr(tf, kind))
+    if kind == "narrow":
+        module(tf.zeros([1, 9, 9, 3]))
+    tf.saved_model.save(module, str(tmp_path), signatures=module.given)
+    images = np.random.default_rng(0).random((5, 12, 16, 3)).astype(np.float32)
+    expected = images.mean((1, 2)) @ module.kernel.numpy().astype(np.float32)
+    for loaded in (tf.saved_model.load(str(tmp_path)), tfssl.load(tmp_path)):
+        found = features.extract(loaded, images).features
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=0.01 if kind == "float16" else 1e-5)
+
+
+def test_a_reusable_saved_model_that_knows_no_mode_is_fine_tuned(digits, tmp_path):
+    reusable = tf.__internal__.tracking.AutoTrackable()
+    kernel = reusable.kernel = tf.Variable(tf.random.stateless_normal([192, 8], [0, 1]))
+    reusable.variables = reusable.trainable_variables = [kernel]
+    reusable.regularization_losses = []
+    reusable.__call__ = tf.function(
+        lambda x: tf.matmul(tf.reshape(x, [-1, 192]), kernel),
+        input_signature=[tf.TensorSpec([None, 8, 8, 3])],
+    )
+    tf.saved_model.save(reusable, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    settings = dict(epochs=1, learning_rate=0.01)
+    still = evaluate.finetune(loaded, *digits, **{**settings, "least_steps": 1})
+    moved = evaluate.finetune(loaded, *digits, **{**settings, "least_steps": 60})
+    assert moved["top1"] > still["top1"] + 0.1
+    np.testing.assert_array_equal(loaded.kernel, kernel)
+
+
 def test_fine_tuning_a_loaded_model_trains_it_and_puts_it_back(tiny, digits, tmp_path):
     import tfssl
 
@@ -558,6 +640,9 @@ def test_a_model_that_cannot_be_copied_is_put_back_after_fine_tuning(digits):
     result = evaluate.finetune(model, train, test, epochs=1, least_steps=3)
     assert 0 <= result["top1"] <= 1
     np.testing.assert_array_equal(features.extract(model, test).features, before)
+    with pytest.raises(BadInput, match="built again"):
+        evaluate.random_encoder(model)
+    model.get_config = dict  # says nothing of the width
     with pytest.raises(BadInput, match="built again"):
         evaluate.random_encoder(model)
 
@@ -755,6 +840,49 @@ def test_pictures_of_several_sizes_keep_their_order(tiny):
     np.testing.assert_array_equal(found.labels, np.arange(50))
 
 
+def test_grey_pictures_are_made_colour_whatever_is_known_of_their_sizes(tiny):
+    generator = np.random.default_rng(0)
+    colours = [generator.integers(0, 256, (8 + i % 3, 9, 3), np.uint8) for i in range(6)]
+    grey = [image[..., :1] for image in colours]
+    mixed = [(image if i % 2 else image[..., :1]) for i, image in enumerate(colours)]
+    for pictures in (grey, mixed, grey[:1]):
+        rows = tf.data.Dataset.from_generator(
+            lambda pictures=pictures: ({"image": image} for image in pictures),
+            output_signature={"image": tf.TensorSpec([None, None, None], tf.uint8)},
+        )
+        as_one = [np.broadcast_to(image, [*image.shape[:2], 3]) for image in pictures]
+        expected = np.concatenate([tiny(image[None] / np.float32(255)) for image in as_one])
+        for form in (pictures, rows):
+            np.testing.assert_allclose(features.extract(tiny, form).features, expected, atol=1e-5)
+    with pytest.raises(BadInput, match="takes 3 channels"):
+        features.extract(tiny, [np.zeros((8 + i, 9, 4), np.uint8) for i in range(2)])
+
+
+def test_a_list_of_pictures_of_several_sizes_is_fine_tuned_at_one_size(tiny):
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (8 + i % 3, 9, 3), np.uint8) for i in range(20)]
+    data = images, np.arange(20) % 2
+    assert evaluate.finetune(tiny, data, data, size=8, epochs=1, least_steps=1)["classes"] == 2
+
+
+def test_taps_of_pictures_of_several_sizes_are_refused_with_what_to_do(tiny):
+    generator = np.random.default_rng(0)
+
+    def squares(*sides):
+        images = [generator.random((side, side, 3), np.float32) for side in sides]
+        return images, np.arange(len(sides)) % 2
+
+    one, other, several = squares(12, 12, 12, 12), squares(9, 9, 9, 9), squares(9, 9, 12, 12)
+    few = dict(dimensions=9600, pooling="fair")
+    for train, test in ((several, one), (one, several), (one, other)):
+        with pytest.raises(BadInput, match="state size="):
+            evaluate.layers(tiny, train, test, penalties=[0.1], **few)
+        with pytest.raises(BadInput, match="state size="):
+            evaluate.layers_sgd(tiny, train, test, iterations=1, **few)
+    result = evaluate.layers(tiny, several, other, penalties=[0.1], size=9, **few)
+    assert result["c1_dimensions"] == 7 * 7 * 16
+
+
 def test_pictures_are_brought_to_the_encoders_fixed_size():
     inputs = keras.Input((6, 6, 3))
     encoder = keras.Model(inputs, keras.layers.Flatten()(inputs))
@@ -783,6 +911,28 @@ def test_labels_may_be_strings_negative_numbers_or_one_hot():
         assert evaluate.knn(identity, (x, code(y)), (queries, code(truth))) == plain
     strings = tf.data.Dataset.from_tensor_slices((x, names[y]))
     assert evaluate.knn(identity, strings, (queries, names[truth])) == plain
+
+
+@pytest.mark.parametrize("name", list(BY_BATCHES))
+def test_labels_of_bytes_are_those_of_strings(name, monkeypatch):
+    (x, y), (queries, truth) = blobs(320, spread=0.5), blobs(200, spread=0.5, seed=1)
+    if "streamed" in name:
+        small_memory(monkeypatch)
+    names = np.array([b"ant", b"bee", b"cat", b"dog"])
+    assert names.dtype.kind == "S"
+    keras.utils.set_random_seed(0)
+    assert BY_BATCHES[name]((x, names[y]), (queries, names[truth])) > 0.9
+
+
+def test_a_label_that_is_not_a_number_is_refused_by_its_position():
+    x, y = blobs(20)
+    missing = y.astype(float)
+    missing[[3, 7]] = np.nan
+    for name in ("knn", "linear", "finetune"):
+        with pytest.raises(BadInput, match="label of example number 3 is NaN"):
+            evaluate.PROTOCOLS[name](identity, (x, missing), (x, y))
+    with pytest.raises(BadInput, match="label of example number 7 is NaN"):
+        evaluate.knn(identity, (x, y), (x, np.where(np.arange(20) == 7, np.nan, y)))
 
 
 def test_labels_that_are_strings_on_one_side_only_are_refused():
@@ -838,6 +988,35 @@ def test_features_that_are_not_numbers_are_refused(digits):
 
     with pytest.raises(BadInput, match=r"NaN or infinite features for 1 of 10 examples.*number 3"):
         features.extract(broken, images[:10])
+
+
+@pytest.mark.parametrize("name", ["knn", "linear", "linear_sgd", "svm", "retrieval", "transfer"])
+def test_ready_made_features_that_are_not_numbers_are_refused_too(name):
+    (x, y), (queries, truth) = blobs(40), blobs(20, seed=1)
+    whole, test = (features.Features(*part, None, {}) for part in ((x, y), (queries, truth)))
+    broken = x.copy()
+    broken[3, 0] = np.nan
+    broken = features.Features(broken, y, None, {})
+    for data in ((broken, test), (whole, broken)):
+        with pytest.raises(BadInput, match="NaN or infinite features for 1 of 40"):
+            evaluate.PROTOCOLS[name](None, *data)
+
+
+@pytest.mark.parametrize("memory", ["small", "large"])
+def test_the_sgd_probes_refuse_what_is_no_number(memory, monkeypatch):
+    if memory == "small":
+        small_memory(monkeypatch)
+    (x, y), test = blobs(64), blobs(20, seed=1)
+    broken = x.copy()
+    broken[5, 0] = np.nan
+    few = dict(iterations=2, batch_size=8)
+    with pytest.raises(BadInput, match="NaN or infinite features for 1 of 64"):
+        evaluate.layers_sgd(Tapped(), (broken, y), test, **few)
+    with pytest.raises(BadInput, match="NaN or infinite features for 1 of 64") as refusal:
+        evaluate.linear_sgd(identity, (broken, y), test, cache=memory == "large")
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(BadInput, match="learning_rate is too high"):
+        evaluate.layers_sgd(Tapped(), (x, y), test, learning_rate=1e38, **few)
 
 
 def test_features_computed_once_serve_every_protocol(tiny, digits):

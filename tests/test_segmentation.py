@@ -122,8 +122,61 @@ def test_predictions_are_counted_at_the_true_maps_own_size(tiny):
     result = evaluate.segmentation(tiny, (images, truth), (images, truth), iterations=2, size=16)
     whole = tf.data.Dataset.from_tensor_slices({"image": images, "segmentation": truth[..., None]})
     again = evaluate.segmentation(tiny, whole.batch(3), whole, iterations=2, size=(16, 16))
-    assert (result["height"], result["width"]) == (16, 16)
+    assert (result["height"], result["width"]) == (16, 16) and result["size"] == 16
     assert again == result
+
+
+def test_pictures_are_taken_as_they_are_where_all_have_one_size(tiny):
+    """Whether it is known beforehand or not; else they are brought to one."""
+    images, truth = painted(4)
+
+    def read_from_files(*sides):
+        spec = tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([None, None], tf.int32)
+        pairs = [(images[0, :side], truth[0, :side]) for side in sides]
+        rows = tf.data.Dataset.from_generator(lambda: iter(pairs), output_signature=spec)
+        return rows.map(lambda image, truth: {"image": image, "segmentation": truth})
+
+    few = dict(iterations=1, batch_size=2)
+    uniform = evaluate.segmentation(tiny, read_from_files(24, 24), read_from_files(24), **few)
+    assert uniform["size"] == [24, 32] and (uniform["height"], uniform["width"]) == (24, 32)
+    for parts in (
+        (read_from_files(24, 20), read_from_files(24)),
+        (read_from_files(24), read_from_files(20)),
+    ):
+        assert evaluate.segmentation(tiny, *parts, **few)["size"] == 256
+
+
+def test_pairs_dicts_and_lists_of_arrays_serve_in_colour_and_in_grey(tiny):
+    images, truth = painted(6)
+    few = dict(iterations=2)
+    expected = evaluate.segmentation(tiny, (images, truth), (images, truth), **few)
+    dicts = {"image": images, "segmentation": truth}
+    for form in ((images, truth[..., None]), dicts, (list(images), list(truth))):
+        assert evaluate.segmentation(tiny, form, form, **few) == expected
+    grey = images[..., :1], truth
+    as_one = np.repeat(images[..., :1], 3, -1), truth
+    expected = evaluate.segmentation(tiny, as_one, as_one, **few)
+    assert evaluate.segmentation(tiny, grey, grey, **few) == expected
+    several = [images[0], images[1, :20]], [truth[0], truth[1, :20]]
+    assert evaluate.segmentation(tiny, several, several, size=32, **few)["train_examples"] == 2
+    for bad, told in (
+        ((images, truth[:3]), "one of each"),
+        ((np.zeros((2, 8, 8, 4), np.uint8), truth[:2, :8, :8]), "takes 3 channels"),
+        (tf.data.Dataset.from_tensor_slices((images, truth)), "map of classes"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            evaluate.segmentation(tiny, bad, bad, **few)
+
+
+def test_an_encoder_that_gives_no_numbers_is_refused(tiny):
+    inputs = keras.Input((None, None, 3))
+    broken = keras.Model(inputs, keras.layers.Conv2D(4, 3, padding="same", name="c1")(inputs))
+    broken.set_weights([weight * np.nan for weight in broken.get_weights()])
+    with pytest.raises(BadInput, match="loss became NaN"):
+        evaluate.segmentation(broken, painted(4), painted(2, 1), iterations=2)
+    images, truth = painted(4)
+    truth[0] = 255  # a batch without a pixel that counts is no fault
+    evaluate.segmentation(tiny, (images, truth), painted(2, 1), iterations=6, batch_size=1)
 
 
 def test_a_saved_model_and_a_transformers_tokens_serve(tiny, tmp_path):
@@ -270,6 +323,7 @@ def test_the_command_measures_segmentation_beside_a_random_encoder(tiny, tmp_pat
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "r.json").read_text())
     assert {"mean_iou", "mean_iou_low", "ignore"} <= set(found["results"]["segmentation"])
+    assert found["results"]["segmentation"]["size"] == 32
     assert "segmentation" in found["random"] and "mean_iou" in done.out
     refused = call("evaluate", tmp_path / "encoder", "--data", "digits", *words[:2], "--quiet")
     assert refused.code == 2 and "maps of classes" in refused.err

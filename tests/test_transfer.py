@@ -76,6 +76,27 @@ def test_the_penalty_is_the_best_on_validation_and_both_are_fitted_in_the_end():
     assert result["train_examples"] == 140 and result["penalties"] == 3
 
 
+@pytest.mark.parametrize("scale, shift", [(1e-3, 0), (1e3, 0), (1.0, 30.0)])
+def test_features_of_any_size_are_fitted_to_the_same_minimum(scale, shift):
+    """Scaled by s they are the same problem at lambda s^2, and shifted at lambda itself."""
+    parts = [blobs(count, 1.5, seed) for seed, count in enumerate((150, 80, 400))]
+    train, validation, test = [((x * scale + shift).astype(np.float32), y) for x, y in parts]
+    changed = evaluate.transfer(
+        identity, train, test, validation, penalties=[scale**2 * value for value in FEW]
+    )
+    usual = evaluate.transfer(identity, parts[0], parts[2], parts[1], penalties=FEW)
+    assert changed["lambda"] == pytest.approx(scale**2 * usual["lambda"])
+    assert changed["top1"] == pytest.approx(usual["top1"], abs=0.003) and usual["top1"] > 0.6
+
+
+def test_a_training_part_of_one_class_is_refused():
+    (x, y), test = blobs(60), blobs(20, seed=1)
+    with pytest.raises(BadInput, match="all training examples have the same label"):
+        evaluate.transfer(identity, (x[y == 0], y[y == 0]), test, test, penalties=FEW)
+    with pytest.raises(BadInput, match="has no labels"):
+        evaluate.transfer(identity, (x, y), test, x, penalties=FEW)
+
+
 def test_mean_per_class_chooses_and_reports_by_itself():
     (x, y), test = blobs(300, 1.2), blobs(200, 1.2, 1)
     rare = (y != 3) | (np.arange(300) < 40)
@@ -105,34 +126,51 @@ def test_pictures_are_covered_and_their_centre_is_cut():
     np.testing.assert_allclose(found["image"][:, 2:-2], 1, atol=0.05)
 
 
-def test_the_suite_measures_what_is_there_and_says_what_is_not():
+def mean_colour():
+    inputs = keras.Input((None, None, 3))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+
+
+def prepared(*there, one_class=""):
+    """`load` of a disk with some data sets, dark and bright pictures; `one_class` has dark ones."""
     generator = np.random.default_rng(0)
 
     def load(entry, split):
-        if entry.data not in ("tfds:cifar10", "tfds:dtd"):
+        if entry.data not in there:
             raise ValueError(f"{entry.data} is not prepared")
         count = {"train": 40, "val": 30, "test": 20}[split]
-        y = generator.integers(0, 2, count)
+        y = generator.integers(0, 1 if entry.data == one_class else 2, count)
         images = np.full((count, 20, 16, 3), 40, np.uint8) + 120 * y[:, None, None, None]
         return tf.data.Dataset.from_tensor_slices({"image": images.astype(np.uint8), "label": y})
 
-    inputs = keras.Input((None, None, 3))
-    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
-    result = evaluate.suite(encoder, load, size=16, penalties=FEW)
+    return load
+
+
+def test_the_suite_measures_what_is_there_and_says_what_is_not():
+    load = prepared("tfds:cifar10", "tfds:dtd")
+    result = evaluate.suite(mean_colour(), load, size=16, penalties=FEW)
     json.dumps(result, allow_nan=False)
     assert result["cifar10"] == result["dtd"] == result["mean"] == 1
     assert len(result["missing"]) == 10 and "not prepared" in result["missing"]["food101"]
     assert result["datasets"]["dtd"]["train_examples"] == 70
+    assert result["datasets"]["dtd"]["size"] == result["size"] == 16
+
+
+def test_a_data_set_that_is_refused_does_not_cost_the_others_results():
+    load = prepared("tfds:cifar10", "tfds:cifar100", one_class="tfds:cifar100")
+    result = evaluate.suite(mean_colour(), load, size=16, penalties=FEW)
+    assert result["cifar10"] == result["mean"] == 1 and "cifar100" not in result
+    assert "the same label" in result["missing"]["cifar100"] and len(result["missing"]) == 11
+    alone = prepared("tfds:cifar100", one_class="tfds:cifar100")
+    with pytest.raises(BadInput, match="the same label"):
+        evaluate.suite(mean_colour(), alone, size=16, penalties=FEW)
 
 
 def test_the_command_names_every_set_that_is_not_on_this_disk(tmp_path, monkeypatch):
     import tfssl
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    inputs = keras.Input((None, None, 3))
-    tfssl.export(
-        keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)), tmp_path / "encoder"
-    )
+    tfssl.export(mean_colour(), tmp_path / "encoder")
     words = ("--protocol", "transfer", "--json", tmp_path / "r.json", "--quiet")
     done = call("evaluate", tmp_path / "encoder", *words)
     assert done.code == 0, done.err

@@ -1,6 +1,7 @@
 """VOC07's classification: one SVM a class, C by cross-validated AP, difficult objects left out."""
 
 import json
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -125,6 +126,26 @@ def test_lists_of_labels_become_the_table():
     assert x.shape == (3, 3)
     np.testing.assert_array_equal(table[:, :3], [[-1, 0, 1], [0, 1, 0], [0, 0, 0]])
     assert not table[:, 3:].any()
+
+
+def test_classes_beyond_the_tables_width_are_refused_by_number():
+    images = np.zeros((8, 9, 9, 3), np.uint8)
+    for highest in (1023, 1500):
+        labels = np.where(np.arange(8) % 2, highest, 3)[:, None]
+        data = tf.data.Dataset.from_tensor_slices({"image": images, "labels": labels})
+        with pytest.raises(BadInput, match="class 1500") if highest > 1023 else nullcontext():
+            evaluate.voc07(lambda x: x[:, 0, 0], data, data, penalties=[1.0], size=9)
+
+
+def test_arrays_of_several_sizes_serve_unless_a_taps_grid_depends_on_them():
+    from tfssl import encoders
+
+    images = [np.zeros((side, side, 3), np.float32) for side in (8, 16, 16, 8)]
+    data = images, np.array([[0], [1], [1], [0]])
+    found = evaluate.voc07(lambda x: x[:, 0, 0], data, data, penalties=[1.0])
+    assert found["train_examples"] == 4 and found["size"] == 0
+    with pytest.raises(BadInput, match="state size="):
+        evaluate.voc07(encoders.get("conv4"), data, data, penalties=[1.0], tap="c1")
 
 
 def test_a_class_without_positives_is_left_out_of_the_mean():

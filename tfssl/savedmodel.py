@@ -139,7 +139,7 @@ class LoadedEncoder(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         if not self.ours:
-            return _served(self.signatures["serving_default"], inputs)
+            return served(self.signatures["serving_default"], inputs)
         # A layer that is not to be trained keeps its moving statistics too, as batch norm does.
         return self.loaded(inputs, training=bool(training) and self.trainable)
 
@@ -162,13 +162,21 @@ def foreign(folder):
     return loaded
 
 
-def _served(signature, inputs):
-    """A signature of keywords called with a tensor, or a dict of them by name."""
+def served(signature, inputs):
+    """A signature of keywords called with a tensor, or a dict of them by name.
+
+    Floats come in the precision that the signature declares, 16 bits or 64.
+    """
+    declared = signature.structured_input_signature[1]
     if not isinstance(inputs, dict):
-        names = list(signature.structured_input_signature[1])
-        if len(names) != 1:
-            raise BadInput(f"this encoder takes {', '.join(names)}: give a dict of them")
-        inputs = {names[0]: inputs}
+        if len(declared) != 1:
+            raise BadInput(f"this encoder takes {', '.join(declared)}: give a dict of them")
+        inputs = {name: inputs for name in declared}
+    inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
+    for name, value in inputs.items():
+        wanted = declared[name].dtype if name in declared else value.dtype
+        if value.dtype.is_floating and wanted.is_floating:
+            inputs[name] = tf.cast(value, wanted)
     outputs = signature(**inputs)
     return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 

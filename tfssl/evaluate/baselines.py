@@ -27,7 +27,7 @@ def random_encoder(encoder, seed=0):
     try:
         with reproducible(seed):
             return keras.models.clone_model(encoder)
-    except (NotImplementedError, ValueError) as error:
+    except (NotImplementedError, TypeError, ValueError) as error:
         raise BadInput(
             f"{type(encoder).__name__} cannot be built again from its config: give a functional "
             "model, or one with get_config and from_config"

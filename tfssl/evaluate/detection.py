@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfssl.errors import BadInput
 from tfssl.evaluate import inputs, metrics
+from tfssl.evaluate.linear import refuse_diverged
 from tfssl.evaluate.model_garden import backbone
 
 IOU = 0.5
@@ -58,7 +59,8 @@ def detection(
         the test set), `loss` (mean of the last tenth), and the settings.
 
     Raises:
-        BadInput: an encoder that is none of our ResNets, or data without boxes.
+        BadInput: an encoder that is none of our ResNets, data without boxes, or a loss that is not
+            finite.
     """
     for part in (train, test):
         _require(part)
@@ -213,7 +215,9 @@ def _fit(model, task, batches, iterations, learning_rate, weight_decay):
         optimizer.apply_gradients(zip(gradients, variables))
         return loss
 
-    return [float(step(*batch)) for batch in batches.take(iterations)]
+    losses = [float(step(*batch)) for batch in batches.take(iterations)]
+    refuse_diverged(losses)
+    return losses
 
 
 def _detect(model, test, size, side):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfssl import savedmodel
 from tfssl.errors import BadInput
 from tfssl.evaluate.inputs import RANKS, input_specs, kind, refuse_misfits
 
@@ -52,6 +53,7 @@ def extract(encoder, examples, batch_size=256, key="", size=0, label="label", ke
             sounds) another length, or features that are not finite numbers.
     """
     if isinstance(examples, Features):
+        check_finite(examples.features)
         return examples
     results, columns = run(
         inference(encoder), encoder, examples, batch_size, key, size, label, keep
@@ -151,7 +153,10 @@ def inference(encoder):
                 lambda x: {"features": vectors(reference()(x, **mode))},
             )
         return _compiled[encoder]
-    call = _loaded(encoder)
+    if inspect.isfunction(encoder) or inspect.ismethod(encoder):
+        call = _with_mode(encoder, _takes_training(encoder))
+    else:
+        call = restored(encoder)
     return lambda x: {"features": vectors(call(x))}
 
 
@@ -180,27 +185,36 @@ def _free_shape(x):
     return tf.TensorSpec([None] * (x.shape.rank - len(channels)) + [*channels], x.dtype)
 
 
-def _loaded(encoder):
-    """A SavedModel's or a plain function's way of being called in inference mode."""
-    if inspect.isfunction(encoder) or inspect.ismethod(encoder):
-        return _with_mode(encoder, _takes_training(encoder))
+def restored(encoder):
+    """What was loaded of a SavedModel as a function of (batch, training=False).
+
+    A restored function tells the arguments, shapes and types that it was traced for only by
+    refusing others. So its ways of being called are tried in turn, on every batch anew.
+    """
+    ways = []
     if callable(encoder):
-        return _first_that_works(encoder)
+        ways += [lambda x, mode: encoder(x, training=mode), lambda x, mode: encoder(x)]
     if hasattr(encoder, "serve"):
-        return encoder.serve
-    signatures = getattr(encoder, "signatures", {})
+        ways.append(lambda x, mode: encoder.serve(x))
+    signatures = getattr(encoder, "signatures", None) or {}
     if "serving_default" in signatures:
-        call = signatures["serving_default"]
-        names = list(call.structured_input_signature[1])
+        ways.append(lambda x, mode: savedmodel.served(signatures["serving_default"], x))
+    if not ways:
+        raise BadInput(
+            f"an encoder is anything that can be called on a batch; {type(encoder).__name__} "
+            "cannot: give a Keras model, a loaded SavedModel or a function"
+        )
 
-        def serving(x):
-            return call(**(x if isinstance(x, dict) else {names[0]: x}))
+    def call(x, training=False):
+        refusals = []
+        for way in ways:
+            try:
+                return way(x, training)
+            except (TypeError, ValueError) as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
 
-        return serving
-    raise BadInput(
-        f"an encoder is anything that can be called on a batch; {type(encoder).__name__} cannot: "
-        "give a Keras model, a loaded SavedModel or a function"
-    )
+    return call
 
 
 def _takes_training(function):
@@ -214,28 +228,6 @@ def _with_mode(function, takes_training):
     if takes_training:
         return lambda x: function(x, training=False)
     return function
-
-
-def _first_that_works(encoder):
-    """A restored function tells its arguments only by refusing them: try with the mode first."""
-    working = []
-
-    def call(x):
-        if working:
-            return working[0](x)
-        try:
-            result = encoder(x, training=False)
-        except (TypeError, ValueError) as refusal:
-            try:
-                result = encoder(x)
-            except (TypeError, ValueError):
-                raise refusal from None
-            working.append(encoder)
-            return result
-        working.append(lambda x: encoder(x, training=False))
-        return result
-
-    return call
 
 
 def vectors(output):
@@ -272,7 +264,9 @@ def run(function, encoder, examples, batch_size, key, size, label, keep):
     arrange = (lambda a: a) if sorted_already else (lambda a: a[order])
     results = {}
     for name in list(outputs[0]):
-        results[name] = arrange(np.concatenate([output.pop(name) for output in outputs]))
+        parts = [output.pop(name) for output in outputs]
+        refuse_other_widths(parts[0].shape[1:], *parts)
+        results[name] = arrange(np.concatenate(parts))
         check_finite(results[name])
     return results, {name: arrange(np.concatenate(parts)) for name, parts in columns.items()}
 
@@ -288,6 +282,16 @@ def check_finite(features):
     )
 
 
+def refuse_other_widths(width, *parts):
+    """Raises BadInput for features [B, ...] whose axes behind the first are not `width`."""
+    widths = {tuple(width), *(tuple(part.shape[1:]) for part in parts)}
+    if len(widths) > 1:
+        raise BadInput(
+            "the encoder gives feature vectors of several lengths, as for pictures of several "
+            "sizes: state size= (pixels)"
+        )
+
+
 def batches(encoder, examples, batch_size=256, key="", size=0, label="label", keep=()):
     """Yields (input batch as the encoder takes it, {column: array}, positions int [B])."""
     data, batched, ragged = dataset(encoder, examples, key, size, label, keep)
@@ -301,7 +305,7 @@ def _batches(data, batched, ragged, batch_size):
     if batched or not ragged:
         start = 0
         for x, extra in data if batched else data.batch(batch_size):
-            count = len(extra["_row"]) if "_row" in extra else _length(x)
+            count = _length(x)
             extra = {name: _column(value) for name, value in extra.items()}
             yield scaled(x), extra, np.arange(start, start + count)
             start += count
@@ -381,25 +385,28 @@ def _as_dataset(examples, label):
         inputs, columns = examples, {}
     if len(inputs) == 0:
         raise BadInput("the data set is empty: there is nothing to evaluate on")
-    objects = getattr(inputs, "dtype", None) == np.dtype(object)
-    if isinstance(inputs, list) or (objects and not isinstance(inputs[0], (str, bytes))):
-        first = np.asarray(inputs[0])
-        if any(np.shape(x) != first.shape for x in inputs):
-            return _several_sizes(inputs, first, columns)
-        inputs = np.stack([np.asarray(x) for x in inputs])
-    return tf.data.Dataset.from_tensor_slices({"inputs": inputs, **columns})
+    return in_rows({"inputs": inputs, **columns})
 
 
-def _several_sizes(inputs, first, columns):
-    spec = tf.TensorSpec([None] * first.ndim, tf.as_dtype(first.dtype))
-    rows = tf.data.Dataset.from_generator(lambda: iter(inputs), output_signature=spec)
-    columns = tf.data.Dataset.from_tensor_slices({"_row": np.arange(len(inputs)), **columns})
+def in_rows(columns):
+    """{name: an array, or a list that may hold several sizes} -> Dataset of dicts."""
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise BadInput(f"every example needs one of each, but there are {lengths}")
+    return tf.data.Dataset.zip({name: _rows(values) for name, values in columns.items()})
 
-    def join(x, column):
-        column = {name: value for name, value in column.items() if name != "_row"}
-        return {"inputs": x, **column}
 
-    return tf.data.Dataset.zip(rows, columns).map(join)
+def _rows(values):
+    objects = getattr(values, "dtype", None) == np.dtype(object)
+    if isinstance(values, list) or (objects and not isinstance(values[0], (str, bytes))):
+        values = [np.asarray(x) for x in values]
+        sizes = [set(lengths) for lengths in zip(*(x.shape for x in values))]
+        if any(len(lengths) > 1 for lengths in sizes):
+            shape = [lengths.pop() if len(lengths) == 1 else None for lengths in sizes]
+            spec = tf.TensorSpec(shape, tf.as_dtype(values[0].dtype))
+            return tf.data.Dataset.from_generator(lambda: iter(values), output_signature=spec)
+        values = np.stack(values)
+    return tf.data.Dataset.from_tensor_slices(values)
 
 
 def _merged(x, y, label):
@@ -476,7 +483,7 @@ def _target(encoder, spec, name, size, batched):
     if tuple(shape[-3:-1]) == (height, width):
         height = width = 0
     frames = wanted[1] if rank == 5 and wanted[1] else 0
-    channels = 3 if wanted[-1] == 3 and shape[-1] == 1 else 0
+    channels = 3 if wanted[-1] == 3 and shape[-1] in (None, 1) else 0
     return dict(height=height, width=width, channels=channels, frames=frames)
 
 
@@ -499,10 +506,19 @@ def _shaped(x, name, height, width, channels, frames):
             x[..., start : start + frames, :, :, :], [*x.shape[:-4], frames, *x.shape[-3:]]
         )
     if channels:
-        x = tf.image.grayscale_to_rgb(x)
+        x = coloured(x)
     if height and width:
         x = centred(x, height, width)
     return x
+
+
+def coloured(images):
+    """Grey pictures [..., 1] as [..., 3]; others stay. Which they are may show at run time only."""
+    channels = images.shape[-1]
+    if channels not in (None, 1):
+        return images
+    times = 3 if channels else tf.where(tf.shape(images)[-1] == 1, 3, 1)
+    return tf.tile(images, [1] * (images.shape.rank - 1) + [times])
 
 
 def centred(images, height, width):
@@ -552,8 +568,13 @@ def _column(value):
 def _flat(labels):
     """Labels -> [N]; one-hot rows become class numbers."""
     labels = labels.numpy() if hasattr(labels, "numpy") else np.asarray(labels)
-    if labels.dtype == object:
+    if labels.dtype.kind in "OS" and labels.ndim:
         labels = np.array([v.decode() if isinstance(v, bytes) else v for v in labels])
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise BadInput(
+            f"the label of example number {np.argwhere(np.isnan(labels))[0][0]} is NaN: leave out "
+            "examples without a class, or give them one of their own"
+        )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and (np.count_nonzero(labels, axis=1) == 1).all():

@@ -198,7 +198,7 @@ class _Restored(keras.layers.Layer):
 
     def __init__(self, loaded):
         super().__init__(dtype="float32")
-        self._loaded = [loaded]  # In a list, or Keras would look for layers inside it.
+        self._run = features.restored(loaded)
         trainable = {id(v) for v in loaded.trainable_variables}
         self.held = [
             keras.Variable(
@@ -208,7 +208,7 @@ class _Restored(keras.layers.Layer):
         ]
 
     def call(self, x, training=False):
-        return self._loaded[0](x, training=bool(training))
+        return self._run(x, training=bool(training))
 
 
 def _cloned(encoder):

@@ -81,6 +81,7 @@ def layers(
     y, truth, names = features.number(train_labels, test_labels)
     result, last = {}, {}
     for tap in gallery:
+        features.refuse_other_widths(gallery[tap].shape[1:], queries[tap])
         last = fit(
             gallery[tap], y, queries[tap], truth, names, penalties, validation, iterations, seed
         )

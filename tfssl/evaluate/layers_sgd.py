@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfssl.evaluate import features, order
 from tfssl.evaluate.knn import counts
 from tfssl.evaluate.layers import pooled_taps, tap_features
-from tfssl.evaluate.linear import batch_norm, ranked, settle
+from tfssl.evaluate.linear import batch_norm, ranked, refuse_diverged, settle
 from tfssl.optimizers import falling
 
 # The published runs last 140,000 iterations; the rate falls to a tenth after these shares of them.
@@ -69,9 +69,16 @@ def layers_sgd(
     def read(examples):
         for x, extra, _ in features.batches(encoder, examples, label=label, **reading):
             classes = features.numbered(extra["label"], names)
-            yield _arrays(run(x)), classes
+            yield arrays(x), classes
             if flip and not isinstance(x, dict) and x.shape.rank == 4:
-                yield _arrays(run(tf.reverse(x, [2]))), classes
+                yield arrays(tf.reverse(x, [2])), classes
+
+    def arrays(x):
+        found = {tap: values.numpy() for tap, values in run(x).items()}
+        for tap, values in found.items():
+            features.refuse_other_widths(spec[tap].shape[1:], values)
+            features.check_finite(values)
+        return found
 
     width = sum(values.shape[1] for values in queries.values())
     batch_size = min(batch_size, len(y))
@@ -91,7 +98,9 @@ def layers_sgd(
         jit_compile=False,
     )
     data = data.map(lambda x, c: (x, dict.fromkeys(spec, c))).prefetch(2)
-    probes.fit(data, epochs=1, steps_per_epoch=iterations, shuffle=False, verbose=0)
+    with order.refusing():
+        fitted = probes.fit(data, epochs=1, steps_per_epoch=iterations, shuffle=False, verbose=0)
+    refuse_diverged(fitted.history["loss"])
     for layer in probes.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             settle(layer, iterations)
@@ -115,10 +124,6 @@ def layers_sgd(
         "flip": flip,
         **counts(y, truth, names),
     }
-
-
-def _arrays(taps):
-    return {tap: values.numpy() for tap, values in taps.items()}
 
 
 def _probes(spec, classes, weight_decay, seed):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfssl.errors import BadInput
 from tfssl.evaluate import features, order
 from tfssl.evaluate.knn import counts, scores
 
@@ -139,16 +140,23 @@ def regression(x, y, penalty, iterations, start=None):
 
 def standardised(x, queries):
     """Both with the mean and the deviation of `x`; constant dimensions become 0."""
-    mean = x.mean(axis=0, dtype=np.float64)
-    squares = sum(np.square(rows - mean).sum(axis=0) for rows in _blocks(x))
-    deviation = np.sqrt(squares / len(x))
+    mean, deviation = moments(x)
     # Below this a dimension is constant up to rounding, and dividing would only amplify noise.
     constant = deviation <= 1e-6 * np.maximum(1e-6, np.abs(mean))
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
-    return tuple(
-        np.concatenate([((rows - mean) * scale).astype(np.float32) for rows in _blocks(part)])
-        for part in (x, queries)
-    )
+    return tuple(rescaled(part, mean, scale) for part in (x, queries))
+
+
+def moments(x):
+    """(mean, deviation) of every dimension of x [N, D], float64."""
+    mean = x.mean(axis=0, dtype=np.float64)
+    squares = sum(np.square(rows - mean).sum(axis=0) for rows in _blocks(x))
+    return mean, np.sqrt(squares / len(x))
+
+
+def rescaled(x, mean, scale):
+    """(x - mean) * scale, float32."""
+    return np.concatenate([((rows - mean) * scale).astype(np.float32) for rows in _blocks(x)])
 
 
 def _blocks(x, rows=2**14):
@@ -261,7 +269,10 @@ def linear_sgd(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    probe.fit(data.prefetch(2), epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
+    fitting = dict(epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
+    with order.refusing():
+        fitted = probe.fit(data.prefetch(2), **fitting)
+    refuse_diverged(fitted.history["loss"])
     settle(probe.layers[0], epochs * steps)
     logits = features.extract(probe, queries.features).features
     return {
@@ -292,3 +303,12 @@ def settle(norm, steps):
     """
     for average in (norm.moving_mean, norm.moving_variance):
         average.assign(average / (1 - MOMENTUM**steps))
+
+
+def refuse_diverged(losses):
+    """Raises BadInput where a fit's losses are not all finite: its numbers would say nothing."""
+    if not np.isfinite(losses).all():
+        raise BadInput(
+            "the fit's loss became NaN or infinite: the encoder gives no finite numbers (its "
+            "weights have diverged, or a picture's are not finite), or learning_rate is too high"
+        )

@@ -39,7 +39,7 @@ def ranked_knn(train, train_labels, test, most, k=20, temperature=0.07, leave_ou
         (labels [M, most], votes float [M, most]), most votes first, of equal ones the smaller label
         first. A vote of the nearest neighbour counts 1; labels that no neighbour has get 0.
     """
-    train, test = _unit(train), _unit(test)
+    train, test = unit(train), unit(test)
     labels, codes = np.unique(np.asarray(train_labels), return_inverse=True)
     _require(k >= 1, f"k is the number of neighbours, at least 1, not {k}.")
     _require(temperature > 0, f"temperature must be above 0, not {temperature}.")
@@ -403,7 +403,7 @@ def roc_auc(scores, labels):
     return float(wins / (positives * negatives))
 
 
-def _unit(x):
+def unit(x):
     """Rows of unit length in at least float32; a zero row stays zero."""
     x = np.asarray(x)
     x = x.astype(np.result_type(x.dtype, np.float32), copy=False)

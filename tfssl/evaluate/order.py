@@ -1,6 +1,8 @@
 """The order in which probes and fine-tuning see examples: anew on every pass, classes mixed."""
 
+import contextlib
 import operator
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -51,6 +53,8 @@ def streamed(read, examples, spec, batch_size, buffer, seed):
         batch_size: as for the batches.
         buffer: rows that are shuffled at a time.
         seed: of the orders.
+
+    Within `refusing` a BadInput that `read` raises stays one.
     """
 
     def passes():
@@ -65,6 +69,21 @@ def streamed(read, examples, spec, batch_size, buffer, seed):
 
     data = tf.data.Dataset.from_generator(passes, output_signature=spec).unbatch()
     return data.shuffle(buffer, seed=seed).batch(batch_size, drop_remainder=True)
+
+
+@contextlib.contextmanager
+def refusing():
+    """A BadInput out of examples that are read while a model is fitted, as the sentence it was.
+
+    TensorFlow makes an error of its own of it, with the sentence in the midst of a trace.
+    """
+    try:
+        yield
+    except tf.errors.OpError as fault:
+        told = re.search(r"^(?:[\w.]+\.)?BadInput: (.+)$", str(fault), re.MULTILINE)
+        if told is None:
+            raise
+        raise BadInput(told[1]) from None
 
 
 def permuted(examples, generator):

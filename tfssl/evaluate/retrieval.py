@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.errors import BadInput
-from tfssl.evaluate import bootstrap, features
+from tfssl.evaluate import bootstrap, features, metrics
 from tfssl.evaluate.knn import counts
 
 _SIMILARITIES = 2**25
@@ -59,8 +59,7 @@ def nearest(gallery, queries, k):
     Returns:
         (positions int [M, k], cosine similarities float32 [M, k]).
     """
-    gallery = tf.math.l2_normalize(tf.cast(gallery, tf.float32), axis=1)
-    queries = tf.math.l2_normalize(tf.cast(queries, tf.float32), axis=1)
+    gallery, queries = (tf.cast(metrics.unit(part), tf.float32) for part in (gallery, queries))
     k = min(k, gallery.shape[0])
     rows = max(1, _SIMILARITIES // gallery.shape[0])
     found = [

@@ -10,7 +10,7 @@ from tfssl.errors import BadInput
 from tfssl.evaluate import features, inputs
 from tfssl.evaluate.finetune import reproducible, trainable_copy
 from tfssl.evaluate.layers import as_map, representation
-from tfssl.evaluate.linear import batch_norm, settle
+from tfssl.evaluate.linear import batch_norm, refuse_diverged, settle
 
 # What data sets call their map of classes; `segmentation` is ours.
 KEYS = ("segmentation", "segmentation_mask", "segmentation_label", "annotation", "label_map")
@@ -49,14 +49,15 @@ def segmentation(
         train, test: datasets of dicts, batched or not, with `image` and a map of classes int
             [H, W] or [H, W, 1] under one of `KEYS`, or `masks` [H, W] of objects beside
             `object_label` [n] as `world` has them (class 0 is then the background, an object's
-            class its label + 1; a clip counts by its first frame); or tuples (images, maps) of
-            arrays.
+            class its label + 1; a clip counts by its first frame); dicts of arrays; or tuples
+            (images, maps) of arrays, or of lists where sizes differ. Grey pictures serve as ones
+            in three equal colours.
         taps: names of the taps to score; () for the last three whose maps differ in size.
         frozen: False trains the encoder too, in a copy, and needs a Keras model.
         iterations, batch_size, learning_rate: of the fit.
         flip: half of the pictures are mirrored in training.
         size: side in pixels, or (height, width), to which pictures are brought for the network;
-            0: as they are where all have one size, else as the encoder demands, else 256.
+            0: as the encoder demands, else as they are where all have one size, else 256.
             Predictions are enlarged to the true map's own size before they are counted.
         ignore: pixels whose true class is this count neither in training nor in testing.
         classes: how many; 0: what the maps hold, of training and test: what only the test shows
@@ -68,17 +69,21 @@ def segmentation(
         dict: `mean_iou` with `mean_iou_low` and `mean_iou_high` (95 %, bootstrap over test
         pictures), over the classes that occur in truth or prediction; `iou` (a list by class, None
         where it occurs in neither), `pixel_accuracy`, `majority_mean_iou` (of always predicting the
-        training set's commonest class), and the settings.
+        training set's commonest class), `size` (a side, or [height, width]) and the settings.
 
     Raises:
         BadInput: data without a map of classes, an encoder of another kind than pictures or without
-            maps, classes beyond `classes`.
+            maps, classes beyond `classes`, a loss that is not finite.
     """
     train, test = examples(train, key), examples(test, key)
     inputs.refuse_other_kinds(encoder, "segmentation")
-    shape = _input_shape(encoder, train, test, size)
-    histogram = _histogram(train, ignore)
-    most = max(len(histogram), len(_histogram(test, ignore, "test")))
+    for part in (train, test):
+        inputs.refuse_misfits(inputs.input_specs(encoder), part.element_spec[0], batched=False)
+    shape = _asked_shape(encoder, size)
+    histogram, sizes = _looked_at(train, ignore)
+    held, others = _looked_at(test, ignore, "test")
+    shape = shape or ((SIDE, SIDE) if len(sizes | others) > 1 else sizes.pop())
+    most = max(len(histogram), len(held))
     count = classes or most
     if most > count:
         raise BadInput(f"the true maps hold class {most - 1}, but classes is {count}")
@@ -93,7 +98,8 @@ def segmentation(
             jit_compile=False,
         )
         data = _training(train, shape, batch_size, flip, ignore, seed)
-        model.fit(data, epochs=1, steps_per_epoch=iterations, shuffle=False, verbose=0)
+        fitted = model.fit(data, epochs=1, steps_per_epoch=iterations, shuffle=False, verbose=0)
+        refuse_diverged(fitted.history["loss"])
         for norm in model.norms:
             settle(norm, iterations)
         tables = _confusions(model, test, shape, count, ignore)
@@ -110,6 +116,7 @@ def segmentation(
         "majority_mean_iou": mean(guess),
         "taps": list(model.taps),
         "frozen": frozen,
+        "size": shape[0] if shape[0] == shape[1] else list(shape),
         "height": shape[0],
         "width": shape[1],
         "iterations": iterations,
@@ -215,16 +222,16 @@ def _last_of_each_size(shapes):
 def examples(data, key="image"):
     """Any form of segmentation data -> unbatched (image, map of classes int32 [H, W])."""
     if isinstance(data, tuple):
-        return tf.data.Dataset.from_tensor_slices(
-            (np.asarray(data[0]), np.asarray(data[1]).astype(np.int32))
-        ).map(lambda image, truth: (features.scaled(image), truth))
-    spec = data.element_spec
+        data = dict(zip((key, KEYS[0]), data))
+    if isinstance(data, dict):
+        data = features.in_rows(data)
+    spec = data.element_spec if isinstance(data.element_spec, dict) else {}
     has = [name for name in KEYS if name in spec]
     by_object = "masks" in spec and "object_label" in spec
     if key not in spec or not (has or by_object):
         raise BadInput(
             f"segmentation needs {key!r} and a map of classes: one of {', '.join(KEYS)}, or masks "
-            f"with object_label; the examples hold {', '.join(spec)}"
+            f"with object_label; the examples hold {', '.join(spec) or 'no names'}"
         )
     if spec[key].shape.rank == 4:
         data = data.unbatch()
@@ -237,15 +244,14 @@ def examples(data, key="image"):
             masks = example["masks"][0] if example["masks"].shape.rank == 3 else example["masks"]
             labels = tf.cast(example["object_label"], tf.int32) + 1
             truth = tf.gather(tf.concat([[0], labels], 0), tf.cast(masks, tf.int32))
-        return features.scaled(example[key]), truth
+        return features.scaled(features.coloured(example[key])), truth
 
     return data.map(pair, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _input_shape(encoder, train, test, size):
-    """(height, width) of what the network is given."""
+def _asked_shape(encoder, size):
+    """(height, width) that the encoder demands or the caller asks for; None: the pictures' own."""
     asked = (size, size) if isinstance(size, int) else tuple(size)
-    shapes = {tuple(part.element_spec[0].shape[:2]) for part in (train, test)}
     declared = inputs.input_specs(encoder)
     wanted = next(iter(declared.values()))[0] if declared else (None,) * 4
     if len(wanted) == 4 and wanted[1] and wanted[2]:
@@ -255,23 +261,21 @@ def _input_shape(encoder, train, test, size):
                 f"{asked[0]} x {asked[1]}: leave the size out"
             )
         return wanted[1:3]
-    if size:
-        return asked
-    own = shapes.pop()
-    return own if not shapes and None not in own else (SIDE, SIDE)
+    return asked if size else None
 
 
-def _histogram(data, ignore, part="training"):
-    """Pixels of every class in the true maps."""
-    total = np.zeros(0, np.int64)
-    for _, truth in data:
+def _looked_at(data, ignore, part="training"):
+    """(pixels of every class in the true maps, {(height, width) of a picture})."""
+    total, sizes = np.zeros(0, np.int64), set()
+    for image, truth in data:
+        sizes.add(tuple(image.shape[:2]))
         truth = truth.numpy()
         found = np.bincount(truth[(truth != ignore) & (truth >= 0)].ravel())
         longest = max(len(total), len(found))
         total = np.pad(total, (0, longest - len(total))) + np.pad(found, (0, longest - len(found)))
     if not total.sum():
         raise BadInput(f"the {part} maps hold no pixel that counts: check `ignore`, or the split")
-    return total
+    return total, sizes
 
 
 def _count(data):
@@ -283,7 +287,7 @@ def _training(data, shape, batch_size, flip, ignore, seed):
     """Endless batches (images, maps of classes) at the network's size."""
 
     def ready(image, truth):
-        image = tf.image.resize(image, shape, antialias=True)
+        image = tf.ensure_shape(tf.image.resize(image, shape, antialias=True), [*shape, 3])
         truth = tf.image.resize(truth[..., None], shape, method="nearest")[..., 0]
         # Unknown classes below zero are left out like the ignored ones.
         return image, tf.where(truth < 0, ignore, truth)

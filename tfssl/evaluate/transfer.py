@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfssl.errors import BadInput
 from tfssl.evaluate import features, metrics
 from tfssl.evaluate.knn import counts
-from tfssl.evaluate.linear import held_out_split, ranked, regression
+from tfssl.evaluate.linear import held_out_split, moments, ranked, regression, rescaled
 from tfssl.evaluate.voc07 import as_wide, tables
 
 # lambda of  sum_i CE_i + (lambda / 2) |W|^2: 45 values from 1e-6 to 1e5, a factor of 10^0.25 apart.
@@ -92,15 +92,16 @@ def transfer(
     x, y, queries, truth, names, fitting, chosen_by = read(
         encoder, train, validation, test, held_out, seed, reading
     )
+    x, queries, squared = _of_deviation_one(x, queries)
     grid = sorted(penalties, reverse=True)
     best = grid[0]
     if len(grid) > 1:
         models, values = None, []
         for penalty in grid:
-            models = _fits(x[fitting], y[fitting], penalty, iterations, models)
+            models = _fits(x[fitting], y[fitting], penalty / squared, iterations, models)
             values.append(_value(models, x[chosen_by], y[chosen_by], metric))
         best = grid[int(np.argmax(values))]
-    models = _fits(x, y, best, iterations)
+    models = _fits(x, y, best / squared, iterations)
     if metric == "mAP_11point":
         result = {metric: _value(models, queries, truth, metric)}
         sizes = {"train_examples": len(x), "test_examples": len(queries), "classes": y.shape[1]}
@@ -128,10 +129,14 @@ def suite(encoder, load, size=224, seed=0, names=tuple(SUITE), **fitting):
         seed, **fitting: of `transfer`.
 
     Returns:
-        dict: for every set that is there `<name>` (its own metric); `mean` over these, or None;
-        `datasets` {name: result of `transfer`}; `missing` {name: why, in a sentence}.
+        dict: for every set that was measured `<name>` (its own metric); `mean` over these, or
+        None; `size`; `datasets` {name: result of `transfer`, with `size`}; `missing` {name: why,
+        in a sentence} of those that are not there or were refused.
+
+    Raises:
+        BadInput: every set that is there was refused.
     """
-    found, missing = {}, {}
+    found, missing, refusal = {}, {}, None
     for name in names:
         entry = SUITE[name]
         try:
@@ -144,7 +149,14 @@ def suite(encoder, load, size=224, seed=0, names=tuple(SUITE), **fitting):
             key: part and part.map(lambda e: covered(e, size), tf.data.AUTOTUNE, True)
             for key, part in parts.items()
         }
-        found[name] = transfer(encoder, metric=entry.metric, seed=seed, **parts, **fitting)
+        try:
+            result = transfer(encoder, metric=entry.metric, seed=seed, **parts, **fitting)
+        except ValueError as reason:  # the hours that the others took are not thrown away
+            missing[name], refusal = str(reason), reason
+            continue
+        found[name] = {**result, "size": size}
+    if refusal and not found:
+        raise refusal
     main = {name: result[SUITE[name].metric] for name, result in found.items()}
     return {
         **main,
@@ -177,6 +189,7 @@ def _single(encoder, train, validation, test, held_out, seed, reading):
             )
         return first.features, y, queries.features, truth, names, fitting, chosen_by
     second = features.extract(encoder, validation, **reading)
+    features.number(first.labels, second.labels)  # refuses a training part of one class
     x = np.concatenate([first.features, second.features])
     labels = np.concatenate([first.labels, second.labels])
     y, truth, names = features.number(labels, queries.labels)
@@ -199,6 +212,17 @@ def _several(encoder, train, validation, test, held_out, seed, reading):
         x, y = np.concatenate([x, more]), np.concatenate([y, theirs])
     y, truth = as_wide(y, truth)
     return x, y, queries, truth, None, fitting, chosen_by
+
+
+def _of_deviation_one(x, queries):
+    """(x, queries, s^2): both less the mean of x [N, D] and divided by s, its overall deviation.
+
+    With lambda / s^2 this is the same problem, as the bias takes up the mean and W the s. But
+    L-BFGS ends where the gradient is small, which that of small features is from the beginning.
+    """
+    mean, deviation = moments(x)
+    squared = float(np.mean(np.square(deviation))) or 1.0
+    return *(rescaled(part, mean, squared**-0.5) for part in (x, queries)), squared
 
 
 def _fits(x, y, penalty, iterations, start=None):

@@ -63,7 +63,8 @@ def voc07(
         [height, width]; 0 of arrays), `train_examples`, `test_examples`, `classes`.
 
     Raises:
-        BadInput: data without several labels, no class with positives, features not finite.
+        BadInput: data without several labels, a class above 1023, no class with positives,
+            features not finite.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -149,9 +150,8 @@ def tables(encoder, data, tap="", dimensions=9600, pooling="fair", size=0, batch
         table = np.asarray(data[1])
         if table.ndim != 2 or len(table) != len(data[0]):
             raise BadInput(f"labels must be a table [N, classes] of 1, 0 and -1, not {table.shape}")
-        data = tf.data.Dataset.from_tensor_slices(
-            {"inputs": np.asarray(data[0]), "table": table.astype(np.int8)}
-        )
+        rows = {"inputs": data[0], "table": table.astype(np.int8), "index": np.arange(len(table))}
+        data = features.in_rows(rows)
     else:
         spec = data.element_spec
         if not isinstance(spec, dict) or "labels" not in spec or spec["labels"].shape.rank != 1:
@@ -164,7 +164,14 @@ def tables(encoder, data, tap="", dimensions=9600, pooling="fair", size=0, batch
         run, _ = pooled_taps(encoder, dimensions, pooling)
     else:
         run = features.inference(encoder)
-    results, columns = features.run(run, encoder, data, batch_size, key, 0, "label", ("table",))
+    kept = ("table", "highest")
+    results, columns = features.run(run, encoder, data, batch_size, key, 0, "label", kept)
+    highest = np.max(columns.get("highest", 0))
+    if highest >= _MOST:
+        raise BadInput(
+            f"labels holds class {highest}, but classes are numbered below {_MOST}: number those "
+            "that there are from 0 on"
+        )
     if tap and tap not in results:
         raise BadInput(f"the encoder has no tap {tap!r}; it has {', '.join(results)}")
     return results[tap or "features"], columns["table"].astype(np.int64)
@@ -183,7 +190,8 @@ def _tabled(example, size):
     if size and "image" in kept:
         shape = (size, size) if isinstance(size, int) else size
         kept["image"] = tf.image.resize(features.scaled(kept["image"]), shape, antialias=True)
-    return {**kept, "table": tf.where(sure_of > 0, tf.ones_like(any_of), -any_of)}
+    table = tf.where(sure_of > 0, tf.ones_like(any_of), -any_of)
+    return {**kept, "table": table, "highest": tf.reduce_max(labels)}
 
 
 def as_wide(y, truth):
