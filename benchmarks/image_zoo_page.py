@@ -1,5 +1,6 @@
 """What image_zoo.json says: a table, a picture, and the literature's findings as they fall."""
 
+import itertools
 import json
 
 # Tasks of the multi-task row and the rows of each alone.
@@ -119,6 +120,14 @@ def untrained_taps(results):
     return ", ".join(f"{tap} {percent(value)}" for tap, value in taps(row)) if row else "no row"
 
 
+def doubt(*pairs):
+    """A sentence where the intervals of two rows that decide overlap; "" where they do not."""
+    probes = [[row["results"]["linear"] for row in pair] for pair in pairs]
+    overlap = (min(p["top1_high"] for p in pair) >= max(p["top1_low"] for p in pair)
+               for pair in probes)  # fmt: skip
+    return " The intervals overlap: it may be chance." if any(overlap) else ""
+
+
 def combined(results):
     said = "Combining pretexts beats each alone."
     both = results.of("image.multi_task")
@@ -129,7 +138,8 @@ def combined(results):
         f"{row['method'].split('.')[1]} {percent(linear(row))} ({row['encoder']})" for row in alone
     )
     same = [row for row in alone if row["encoder"] == both["encoder"]]
-    return said, all(linear(both) > linear(row) for row in same), figures + "."
+    figures += "." + doubt((both, max(same, key=linear))) if same else "."
+    return said, all(linear(both) > linear(row) for row in same), figures
 
 
 def rotation_first(results):
@@ -143,23 +153,33 @@ def rotation_first(results):
         f"{row['method'].split('.')[1]} {percent(gain)} over its untrained {row['encoder']}"
         for row, gain in zip(rows, gains)
     )
-    return said, gains[0] > max(gains[1:]), figures + " points."
+    second = rows[1:][gains[1:].index(max(gains[1:]))]
+    return said, gains[0] > max(gains[1:]), figures + " points." + doubt((rows[0], second))
 
 
 def deeper(results):
     said = "A deeper trunk helps."
-    parts, holds = [], []
+    parts, holds, pairs = [], [], []
     for method in ("image.simclr", "image.rotation"):
         rows = [results.of(method, name) for name in ("conv4", "resnet9", "resnet18")]
         rows = [row for row in rows if row]
         values = [linear(row) for row in rows]
         holds.append(len(values) > 1 and values == sorted(values))
+        pairs += itertools.pairwise(rows)
         parts.append(
             f"{method.split('.')[1]}: "
-            + ", ".join(f"{row['encoder']} {percent(linear(row))}" for row in rows)
+            + ", ".join(
+                f"{row['encoder']} {percent(linear(row))}{over(results, row)}" for row in rows
+            )
         )
     figures = "; ".join(parts) + " (equal processor time, so the deeper see fewer images)."
-    return said, all(holds), figures
+    return said, all(holds), figures + doubt(*pairs)
+
+
+def over(results, row):
+    """What training added, in brackets."""
+    gain = results.gain(row)
+    return "" if gain is None else f" ({100 * gain:+.1f} over untrained)"
 
 
 def classes(results):
@@ -168,7 +188,7 @@ def classes(results):
     if None in rows:
         return said, None, "Not measured."
     figures = f"Classes {percent(linear(rows[0]))}, regression {percent(linear(rows[1]))}."
-    return said, linear(rows[0]) > linear(rows[1]), figures
+    return said, linear(rows[0]) > linear(rows[1]), figures + doubt(rows)
 
 
 def page(found, causes):

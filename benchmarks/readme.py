@@ -8,6 +8,7 @@ the zoo, numbers from the result files beside this script.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import sys
@@ -119,12 +120,15 @@ def shortcuts():
 
 
 def budget(audited):
-    """What each training of an audit was."""
-    arguments, seeds = audited["arguments"], audited["seeds"]
+    """What each training of an audit was, and its probe before any."""
+    arguments, seeds, call = audited["arguments"], audited["seeds"], audited["call"].split()
     network = f" with {arguments['encoder']}" if arguments.get("encoder") else ""
+    changed = [word for before, word in itertools.pairwise(call) if before == "--set"]
+    changed = f", {', '.join(changed)}" if changed else ""
+    untrained = percent(audited["probe"]["untrained"]["value"])
     return (
-        f"`{audited['method']}` {audited['steps']} steps of {arguments['batch_size']}{network} and "
-        f"{seeds} seed{'s' * (seeds > 1)}"
+        f"`{audited['method']}` {audited['steps']} steps of {arguments['batch_size']}{network}"
+        f"{changed}, {seeds} seed{'s' * (seeds > 1)} (untrained probe {untrained})"
     )
 
 

@@ -240,6 +240,17 @@ def test_minutes_are_filled_unless_epochs_are_asked_for(most, monkeypatch):
         assert 500 < plan["epochs"] < 2400  # of 25 ms, in the minute that planning leaves
 
 
+def test_a_batch_that_the_devices_cannot_share_is_refused(two_replicas):
+    from tfssl.cli import training
+
+    module = zoo.get("image.rotation")
+    small = {**module.SMALL, "data": "digits", "size": 8, "encoder": "conv4"}
+    with two_replicas.scope():
+        training.build(module, {**small, "batch_size": 6})
+        with pytest.raises(BadInput, match=r"--batch-size 5: 2 devices .* multiple of 2"):
+            training.build(module, {**small, "batch_size": 5})
+
+
 def test_python_m_tfssl_is_the_command_line(tmp_path):
     process = start("pretrain", "image.simclrr", "--data", "digits", "--out", tmp_path / "x")
     out, err = process.communicate(timeout=120)
@@ -375,3 +386,23 @@ def test_a_protocol_is_not_measured_on_what_it_has_learned_from(run, classes, tm
         assert call("evaluate", run, "--data", source, *words).code == 0
         results.append(json.loads((tmp_path / "r.json").read_text())["results"])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((None, 24, 24, 3), 24), ((None, None, None, 3), 0), ((None, 4, 16, 16, 3), 16)],
+)
+def test_the_size_of_anybodys_saved_model_is_the_one_that_it_fixes(shape, expected, tmp_path):
+    import tensorflow as tf
+
+    from tfssl.cli.artefact import Artefact
+
+    theirs = tf.Module()
+    theirs.embed = tf.function(
+        lambda x: tf.reduce_mean(x, [*range(1, len(shape) - 1)]),
+        input_signature=[tf.TensorSpec(shape, tf.float32)],
+    )
+    tf.saved_model.save(theirs, str(tmp_path), signatures=theirs.embed)
+    artefact = Artefact(tmp_path)
+    assert artefact.size == expected
+    assert artefact.frames == (4 if len(shape) == 5 else None)

@@ -212,14 +212,95 @@ def test_flownets_have_the_parameters_of_the_authors_code():
 
 def test_models_of_keras_applications_are_encoders():
     x = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype("float32")
-    pooled = keras.applications.MobileNetV3Small(weights=None, include_top=False, pooling="avg")
+    plain = dict(weights=None, include_top=False, include_preprocessing=False)
+    pooled = keras.applications.MobileNetV3Small(**plain, pooling="avg")
     assert encoders.get(pooled) is pooled
-    as_map = keras.applications.MobileNetV3Small(weights=None, include_top=False)
+    as_map = keras.applications.MobileNetV3Small(**plain)
     wrapped = encoders.get(as_map)
     assert wrapped(x).shape == (2, 576) and wrapped.weights[0] is as_map.weights[0]
     np.testing.assert_allclose(wrapped(x), tf.reduce_mean(as_map(x), (1, 2)), atol=1e-5)
     sides = [tap.shape[1] for tap in encoders.representation(pooled)(x).values()]
     assert sides == [32, 16, 8, 4, 2]
+
+
+def test_models_of_keras_applications_that_rescale_bytes_take_the_unit_range():
+    x = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype("float32")
+    theirs = keras.applications.MobileNetV3Small(weights=None, include_top=False, pooling="avg")
+    encoder = encoders.get(theirs)
+    np.testing.assert_allclose(encoder(x), theirs(255 * x), atol=1e-5)
+    assert encoder.weights[0] is theirs.weights[0] and encoders.get(encoder) is encoder
+    assert encoder.name == theirs.name and encoders.tap_names(encoder) == encoders.tap_names(theirs)
+    for model in (encoder, theirs):
+        taps = encoders.representation(model)(x)
+        assert [tap.shape[1] for tap in taps.values()] == [32, 16, 8, 4, 2]
+        np.testing.assert_allclose(
+            tf.reduce_mean(taps[list(taps)[-1]], (1, 2)), encoder(x), atol=1e-5
+        )
+
+
+def behind(first):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, 2, name="c1")(first(image))
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def test_what_a_model_takes_shows_in_its_first_layer():
+    imagenet = [123.7, 116.3, 103.5]
+    adapted = keras.layers.Normalization()
+    adapted.adapt(np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3)))
+    for first in (
+        keras.layers.Rescaling(1 / 127.5, -1),
+        keras.layers.Normalization(mean=imagenet, variance=[3400.0] * 3),
+        keras.Sequential([keras.layers.Rescaling([1 / 255] * 3)]),
+        adapted,
+    ):
+        model, x = behind(first), np.random.default_rng(0).random((1, 9, 9, 3), np.float32)
+        encoder = encoders.get(model)
+        np.testing.assert_allclose(encoder(x), model(255 * x), atol=1e-5)
+        assert encoders.tap_names(encoder) == ["c1"]
+    for first in (
+        keras.layers.Rescaling(2, -1),
+        keras.layers.Rescaling(255),
+        keras.layers.Normalization(mean=[0.5] * 3, variance=[0.05] * 3),
+        keras.layers.ZeroPadding2D(),
+    ):
+        model = behind(first)
+        assert encoders.get(model) is model
+
+
+def test_a_wrapper_has_the_layers_of_the_only_model_inside():
+    inner = behind(keras.layers.ZeroPadding2D())
+    image, x = keras.Input((16, 16, 3)), np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    tap = encoders.representation(inner)(x)["c1"]
+    for outer in (
+        keras.Model(image, inner(image)),
+        keras.Model(image, keras.layers.Dense(2)(inner(keras.layers.ReLU()(image)))),
+        keras.Sequential([keras.Input((16, 16, 3)), keras.Sequential([inner])]),
+    ):
+        assert encoders.tap_names(outer) == ["c1"]
+        np.testing.assert_allclose(encoders.representation(outer)(x)["c1"], tap, atol=1e-6)
+        encoder = encoders.get(outer)
+        np.testing.assert_allclose(encoder(x), outer(x), atol=1e-6)
+        both = keras.Model(encoder.input, [encoders.taps_of(encoder)["c1"], encoder.output])
+        np.testing.assert_allclose(both(x)[0], tap, atol=1e-6)
+    fixed = keras.Model(image, inner(image, training=False))  # a mode that must not be lost
+    assert encoders.get(fixed) is fixed and encoders.tap_names(fixed) == []
+
+
+def unpadded(kernel):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(2, 3, 2, padding="same", name="first")(image)
+    x = keras.layers.Conv2D(2, kernel, name="second")(x)
+    x = keras.layers.Conv2D(2, 3, padding="same", name="third")(x)
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def test_networks_without_padding_are_tried_at_96_pixels_where_64_leave_nothing():
+    assert encoders.side_for(unpadded(5)) == 64 and encoders.side_for(unpadded(37)) == 96
+    assert encoders.tap_names(unpadded(37)) == ["first", "third"]
+    assert encoders.tap_names(encoders.get(unpadded(99))) == []
+    with pytest.raises(BadInput, match="build it with the input size"):
+        encoders.side_for(unpadded(99))
 
 
 def backbone():

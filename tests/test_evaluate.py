@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfssl import evaluate
 from tfssl.errors import BadInput
 from tfssl.evaluate import bootstrap, features
-from tfssl.evaluate.finetune import balanced
+from tfssl.evaluate.finetune import balanced, trainable_copy
 from tfssl.evaluate.knn import scores
 from tfssl.evaluate.layers import adaptive_average, pooled
 
@@ -797,6 +797,34 @@ def test_the_random_encoder_has_the_architecture_and_none_of_the_weights(tiny):
     np.testing.assert_array_equal(first.layers[2].moving_mean, np.zeros(16))
 
 
+def adapted():
+    normalise = keras.layers.Normalization()
+    normalise.adapt(np.random.default_rng(0).normal(0.7, 0.1, (64, 8, 8, 3)))
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(normalise(inputs))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def test_input_statistics_that_were_adapted_belong_to_every_copy_of_a_model():
+    model, x = adapted(), np.random.default_rng(1).random((5, 8, 8, 3), np.float32)
+    with trainable_copy(model) as copy:
+        np.testing.assert_allclose(copy(x), model(x), atol=1e-5)
+    untrained = evaluate.random_encoder(model)
+    np.testing.assert_allclose(untrained.layers[1](x), model.layers[1](x), atol=1e-5)
+    assert not np.array_equal(untrained.layers[2].kernel, model.layers[2].kernel)
+
+
+def test_a_model_that_rescales_bytes_is_measured_on_the_unit_range_as_others_are(digits):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, name="c1")(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    pixels = digits[0][0][:20]
+    expected = model(pixels.astype(np.float32))
+    np.testing.assert_allclose(features.extract(model, pixels).features, expected, atol=1e-5)
+    with trainable_copy(model) as copy:
+        np.testing.assert_allclose(features.extract(copy, pixels).features, expected, atol=1e-5)
+
+
 def test_the_random_baseline_holds_the_same_protocols(tiny, digits):
     found = evaluate.random(tiny, *digits, {"knn": evaluate.knn, "retrieval": evaluate.retrieval})
     assert set(found) == {"knn", "retrieval"}
@@ -988,6 +1016,17 @@ def test_features_that_are_not_numbers_are_refused(digits):
 
     with pytest.raises(BadInput, match=r"NaN or infinite features for 1 of 10 examples.*number 3"):
         features.extract(broken, images[:10])
+
+
+@pytest.mark.parametrize("name", ["knn", "linear_sgd", "layers"])
+def test_weights_that_are_not_numbers_are_refused_whatever_the_features(name, digits):
+    """Compiled on a CPU, a convolution with its bias and a ReLU makes 0 of NaN."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 3, activation="relu", name="c1")(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    model.layers[1].kernel.assign(np.full([3, 3, 3, 16], np.nan))
+    with pytest.raises(BadInput, match=r"c1/kernel holds NaN .* weights have diverged"):
+        evaluate.PROTOCOLS[name](model, *digits)
 
 
 @pytest.mark.parametrize("name", ["knn", "linear", "linear_sgd", "svm", "retrieval", "transfer"])

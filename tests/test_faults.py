@@ -18,6 +18,7 @@ from command_line import ROOT, TINY, call, refused
 from PIL import Image
 
 from tfssl.cli.console import callers_fault
+from tfssl.errors import BadInput
 
 SIMCLR = ("pretrain", "image.simclr", *TINY, "--encoder", "conv4")
 
@@ -142,6 +143,13 @@ OF_METHODS = [
     ("image.learning_to_count", ["--batch-size", "1"], "batch_size"),
     ("image.exemplar_triplet", ["--set", "crops=1"], "crops"),
     ("image.predict_noise", ["--set", "width=0"], "width is at least 1"),
+    ("image.exemplar", ["--set", "dropout=1"], "dropout is below 1"),
+    ("image.exemplar", ["--set", "transformations=0"], "transformations is at least 1"),
+    ("image.simclr", ["--set", "area=0.5,7"], "area is at most 1"),
+    ("image.byol", ["--set", "momentum=1.5"], "momentum is at most 1"),
+    ("image.rotation", ["--set", "falls=0.9,0.5,0.1"], "low to high"),
+    ("image.relative_position", ["--size", "8"], "leaves nothing"),
+    ("image.jigsaw", ["--size", "8"], "leaves nothing"),
 ]
 
 
@@ -158,6 +166,39 @@ def test_what_a_method_cannot_do_is_named_and_leaves_no_encoder(method, words, n
     refused("pretrain", method, "--small", "--epochs", 1, "--quiet", "--out", out, *words,
             naming=naming)  # fmt: skip
     assert not (out / "encoder").exists()
+
+
+def test_after_a_fault_that_comes_late_the_corrected_call_finds_its_folder_free(out, monkeypatch):
+    from tfssl.cli import training
+
+    whole = training._publish
+
+    def broken(*arguments):
+        raise BadInput("so late")
+
+    words = ("pretrain", "image.rotation", *TINY, "--out", out)
+    monkeypatch.setattr(training, "draw_sheet", broken)
+    refused(*words, naming="so late")
+    assert not out.exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "_publish", broken)
+    refused(*words, naming="so late")
+    assert any(out.glob("checkpoints/*.npz")), "what has been trained stays"
+    monkeypatch.setattr(training, "_publish", whole)
+    assert call(*words).code == 0
+
+
+def test_what_recipes_ask_of_themselves_is_in_range():
+    import inspect
+
+    from tfssl import zoo
+    from tfssl.cli.options import _in_range
+
+    for module in map(zoo.get, zoo.names()):
+        for key, parameter in inspect.signature(module.recipe).parameters.items():
+            for value in (parameter.default, module.SMALL.get(key, parameter.default)):
+                value = list(value) if isinstance(value, tuple) else value
+                _in_range(key, str(value), value, parameter.default)
 
 
 def test_a_range_goes_from_low_to_high(out):

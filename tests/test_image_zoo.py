@@ -68,6 +68,12 @@ def test_a_deeper_trunk_is_judged_by_its_order():
     assert verdicts(rows)[3] is True
 
 
+def test_what_lies_within_the_intervals_may_be_chance():
+    for regression, chance in ((0.45, False), (0.47, True), (0.53, True), (0.55, False)):
+        held = image_zoo_page.Results(found(split_brain=0.5, split_brain_regression=regression))
+        assert ("may be chance" in image_zoo_page.findings(held)[4][2]) == chance
+
+
 def test_what_was_not_measured_is_open():
     assert verdicts(found(rotation=0.5))[1:3] == [None, None]
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfssl import layers
 from tfssl.layers.correlation import Correlation
 from tfssl.layers.cosines import Cosines
+from tfssl.layers.sobel import Sobel, with_sobel
 
 
 def network(name="network"):
@@ -163,3 +164,19 @@ def test_correlations_of_loud_maps_fit_into_sixteen_bits():
     found = Correlation(2, dtype="mixed_float16")(loud, loud)
     assert found.dtype == tf.float16
     np.testing.assert_allclose(found[0, 2, 2], 400.0, rtol=1e-2)
+
+
+def test_copies_keep_what_their_layers_learnt_by_adapt():
+    normalise = keras.layers.Normalization()
+    images = np.random.default_rng(0).normal(0.7, 0.1, (8, 6, 6, 3)).astype("float32")
+    normalise.adapt(images)
+    inputs = keras.Input((6, 6, 3))
+    model = keras.Model(inputs, keras.layers.Dense(4)(normalise(inputs)))
+    np.testing.assert_allclose(layers.Momentum(model)(images), model(images), atol=1e-5)
+    np.testing.assert_allclose(with_sobel(model)(images), model(Sobel()(images)), atol=1e-4)
+    text = keras.Input((), dtype="string")
+    words = keras.layers.TextVectorization(output_sequence_length=2)
+    words.adapt(["red ball", "red cat"])
+    model = keras.Model(text, keras.layers.Embedding(9, 2)(words(text)))
+    asked = tf.constant(["red mouse", "cat"])
+    np.testing.assert_array_equal(layers.Momentum(model)(asked), model(asked))

@@ -65,6 +65,14 @@ def test_views_draw_a_new_mask_for_every_sample_and_call():
     np.testing.assert_array_equal(one["noise"], again["noise"])
 
 
+def test_a_picture_of_the_method_shows_what_is_left_of_the_image():
+    model, x = method(), batch()
+    views, target = model.shown(x, None)
+    grey = (views["visible"].numpy() == 0.5).all(-1)
+    assert target is None and grey.mean() == 0.75
+    np.testing.assert_array_equal(views["visible"][~grey], x["image"][~grey])
+
+
 def test_147_of_196_patches_are_hidden_and_the_encoder_sees_50_tokens_and_alone_all_197():
     keras.utils.set_random_seed(0)
     model = mae.MAE(vit_mini(224, dim=32, depth=1, heads=2), width=32, depth=1, heads=2)

@@ -157,6 +157,10 @@ def test_a_row_with_a_single_one_is_that_unit_exactly():
 def test_units_are_the_longest_row_of_layers_of_one_shape():
     assert units(small_trunk(4)) == ["c2", "c3", "c4", "c5"]
     assert len(units(encoders.get("resnet50"))) == 6
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 80, name="c1")(image)  # leaves nothing of 64 pixels
+    x = keras.layers.Conv2D(4, 3, padding="same", name="c2")(x)
+    assert units(keras.Model(image, x)) == ["c1", "c2"]
     assert units(encoders.get("resnet9")) == ["c4", "c5"]
     with pytest.raises(BadInput, match="resnet18"):
         units(encoders.get("conv4"))

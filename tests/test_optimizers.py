@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl.optimizers import LARS, SGD, AdamW, WarmupCosine, falling, warmup_cosine
+from tfssl.optimizers import (
+    LARS,
+    SGD,
+    AdamW,
+    LossScaleOptimizer,
+    WarmupCosine,
+    falling,
+    warmup_cosine,
+)
 
 
 def schedule(step, peak, steps, warmup, end):
@@ -81,10 +89,12 @@ def test_the_schedule_rises_in_a_line_and_falls_by_half_a_cosine():
         LARS(WarmupCosine(0.5, 6, 2), eta=0.02),
         AdamW(0.1, WarmupCosine(0.04, 6, end=0.4), clip=3.0),
         SGD(0.3, momentum=0.8, weight_decay=0.1),
+        LossScaleOptimizer(SGD(0.3, momentum=0.8), initial_scale=4.0),
     ],
 )
 def test_an_optimiser_survives_its_config(optimizer):
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is type(optimizer)
     found, expected = [keras.Variable(np.ones([2, 2], "float32")) for _ in range(2)]
     for _ in range(3):
         again.apply([tf.constant([[1.0, 2], [3, 4]])], [found])

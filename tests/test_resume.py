@@ -323,6 +323,53 @@ def test_resume_continues_a_plain_fit_as_its_docstring_shows(tmp_path):
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.parametrize("epochs", [1, 2])  # of two, so that one or none is left
+def test_a_model_that_was_resumed_can_be_fitted_again(epochs, tmp_path):
+    def fitted(epochs):
+        model = keras.Sequential([keras.Input([2]), keras.layers.Dense(3)])
+        model.compile("sgd", "mse")
+        model.fit(*data, epochs=epochs, verbose=0, callbacks=[callbacks.Resume(tmp_path)])
+        return model
+
+    data = np.ones([4, 2]), np.ones([4, 3])
+    fitted(epochs)
+    assert fitted(2).fit(*data, epochs=2, verbose=0).epoch == [0, 1]
+
+
+def test_a_checkpoint_with_any_bit_flipped_is_passed_over_or_whole(tmp_path):
+    model = keras.Sequential([keras.Input([2]), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    resume = callbacks.Resume(tmp_path)
+    model.fit(np.ones([4, 2]), np.ones([4, 3]), epochs=2, verbose=0, callbacks=[resume])
+    newest = tmp_path / "epoch-000002.npz"
+    whole = newest.read_bytes()
+    with np.load(newest) as arrays:
+        expected = dict(arrays)
+    generator, fallen = np.random.default_rng(0), 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << generator.integers(8)
+        newest.write_bytes(damaged)
+        epoch, found = next(resume._readable())
+        fallen += epoch == 1
+        if epoch == 2:  # a date, or what fills a header up
+            assert found.keys() == expected.keys()
+            assert all(np.array_equal(found[key], expected[key]) for key in found)
+    assert fallen > len(whole) / 2
+
+
+def test_a_run_that_its_deadline_stopped_is_published_as_it_stands(tmp_path):
+    deadline, out = rundir.Deadline, tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rundir, "Deadline", lambda seconds: deadline(-1))
+        in_the_export(patch)
+        assert call(*words(out)).code == 130
+    assert call(*words(out)).code == 0
+    record = json.loads((out / "run.json").read_text())
+    assert record["finished"] and record["stopped"] == 1
+    assert [row["epoch"] for row in json.loads((out / "history.json").read_text())] == [1]
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     def model(width, name=None):
         found = keras.Sequential([keras.Input([2]), keras.layers.Dense(width, name=name)])

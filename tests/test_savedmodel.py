@@ -429,3 +429,115 @@ def test_a_keras_file_is_loaded_as_the_model_it_holds(tmp_path):
     assert not tfssl.load(path, trainable=False).trainable_weights
     with pytest.raises(BadInput, match=r"gone\.keras"):
         tfssl.load(tmp_path / "gone.keras")
+
+
+def adapted(policy="float32"):
+    keras.config.set_dtype_policy(policy)
+    try:
+        normalise = keras.layers.Normalization()
+        normalise.adapt(np.random.default_rng(0).normal(0.7, 0.1, (64, 9, 9, 3)))
+        image = keras.Input((9, 9, 3))
+        x = keras.layers.Conv2D(4, 3, name="c1")(normalise(image))
+        return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_adapted_statistics_are_published(policy, tmp_path):
+    model = adapted(policy)
+    path = tfssl.export(model, tmp_path / "e")
+    golden = np.load(path / "golden.npz")
+    expected = tf.cast(model(golden["inputs"]), "float32")
+    tolerance = 0.05 if "16" in policy else 1e-4
+    for loaded in (tfssl.load(path), tfssl.load(path / savedmodel.KERAS)):
+        found = loaded(golden["inputs"])
+        np.testing.assert_allclose(found, golden["features"], atol=1e-5)
+        np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_a_layer_that_hides_what_it_learnt_is_refused_and_not_published_wrong(policy, tmp_path):
+    class Hiding(keras.layers.Layer):
+        shift = 0.0
+
+        def call(self, x):
+            return x + keras.ops.cast(self.shift, x.dtype)
+
+    inputs, layer = keras.Input((4,)), Hiding(dtype=policy)
+    model = keras.Model(inputs, layer(inputs))
+    tfssl.export(model, tmp_path / "e")
+    layer.shift = 3.0
+    with pytest.raises(BadInput, match="other features than itself"):
+        tfssl.export(model, tmp_path / "e")
+
+
+def test_an_adapted_vocabulary_is_published(tmp_path):
+    for mode in ("int", "tf_idf"):
+        length = {"output_sequence_length": 4} if mode == "int" else {}
+        words = keras.layers.TextVectorization(output_mode=mode, **length)
+        words.adapt(["a red ball", "the red cat"])
+        text = keras.Input((), dtype="string")
+        x = words(text)
+        if mode == "int":
+            x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(10, 4)(x))
+        model, asked = keras.Model(text, x), tf.constant(["red cat", "ball", "mouse"])
+        path = tfssl.export(model, tmp_path / mode)
+        for loaded in (tfssl.load(path), tfssl.load(path / savedmodel.KERAS)):
+            np.testing.assert_allclose(loaded(asked), model(asked), atol=1e-6)
+
+
+def test_a_model_of_sixteen_bits_throughout_is_published_in_float32(tmp_path):
+    keras.config.set_floatx("float16")
+    try:
+        inputs = keras.Input((8,))
+        model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+    finally:
+        keras.config.set_floatx("float32")
+    path = tfssl.export(model, tmp_path / "e")
+    assert savedmodel.read_card(path)["inputs"]["inputs"].startswith("float32")
+    assert tfssl.load(path)(np.ones((2, 8), "float32")).dtype == "float32"
+
+
+def test_a_models_own_bytes_are_published_as_the_unit_range_that_the_card_promises(tmp_path):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, 2, name="c1")(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.BatchNormalization()(x)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    path = tfssl.export(model, tmp_path / "e")
+    golden = np.load(path / "golden.npz")
+    assert golden["inputs"].shape == (3, 64, 64, 3) and golden["inputs"].max() <= 1
+    np.testing.assert_allclose(golden["features"], model(255 * golden["inputs"]), atol=1e-5)
+    loaded = tf.saved_model.load(str(path))
+    live = keras.models.clone_model(model)
+    live.set_weights(model.get_weights())
+    live(255 * golden["inputs"], training=True)
+    loaded(golden["inputs"], training=True)  # moves its statistics once, whatever has taps
+    moved = [v.numpy() for v in loaded.variables if "moving" in v.name]
+    for found, expected in zip(moved, live.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_network_without_padding_gets_a_golden_batch_that_it_can_take(tmp_path):
+    image = keras.Input((None, None, 3))
+    model = keras.Model(
+        image, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 75)(image))
+    )
+    golden = np.load(tfssl.export(model, tmp_path / "e") / "golden.npz")
+    assert golden["inputs"].shape == (3, 96, 96, 3)
+
+
+def test_taps_with_and_without_a_number_come_in_one_order(tmp_path):
+    x = image = keras.Input((16, 16, 3))
+    for name in ("activation", "activation_2", "activation_10"):
+        x = keras.layers.Conv2D(2, 3, 2, padding="same", name=name)(x)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    loaded = tfssl.load(tfssl.export(model, tmp_path / "e"))
+    assert encoders.tap_names(loaded) == ["activation", "activation_2", "activation_10"]
+
+
+def test_a_folder_is_found_by_its_uri(tmp_path):
+    inputs = keras.Input((2,))
+    path = tfssl.export(keras.Model(inputs, keras.layers.Dense(2)(inputs)), tmp_path / "ä b")
+    assert "%20" in path.as_uri()
+    assert tfssl.load(path.as_uri())(np.ones((1, 2), "float32")).shape == (1, 2)

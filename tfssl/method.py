@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfssl.objectives import replicas
+from tfssl.optimizers import skipping_together
 
 
 class Method(keras.Model):
@@ -46,17 +47,20 @@ class Method(keras.Model):
         """What is exported, by name; the first is the encoder that evaluation asks for."""
         return {"encoder": self.encoder}
 
-    def compile(self, optimizer="rmsprop", jit_compile="auto", **kwargs):
-        """Keras' `compile`; "auto" means XLA on accelerators only: on a CPU it halves the speed."""
-        if jit_compile == "auto":
-            jit_compile = bool(tf.config.list_physical_devices("GPU"))
-        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+    def shown(self, x, y):
+        """Views and targets of a batch as a picture of the method is to draw them: as they are."""
+        return x, y
+
+    def compile(self, optimizer="rmsprop", **kwargs):
+        """Keras' `compile`; in float16 all replicas skip a step in which one overflows."""
+        super().compile(optimizer=optimizer, **kwargs)
+        self.optimizer = skipping_together(self.optimizer)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        replicas.refuse_unequal(x, training)
         outputs = self._step.outputs = keras.tree.map_structure(_float32, y_pred)
         loss = self.objective(x, y, outputs)
-        if self.losses:
-            loss += tf.add_n([_float32(penalty) for penalty in self.losses])
+        loss += sum(_float32(penalty) for penalty in self.losses)
         return loss / replicas.count()
 
     def make_train_function(self, force=False):
@@ -66,13 +70,16 @@ class Method(keras.Model):
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: all is built. Keras would take a batch, and the mean of it over the replicas."""
+
     def train_step(self, data):
         logs = super().train_step(data)
         self.after_step()
-        return _reducible(logs)
+        return replicas.reducible(logs)
 
     def test_step(self, data):
-        return _reducible(super().test_step(data))
+        return replicas.reducible(super().test_step(data))
 
 
 class Adversarial(Method):
@@ -90,9 +97,8 @@ class Adversarial(Method):
     def compile(self, optimizer="adam", critic_optimizer="adam", **kwargs):
         """Keras' `compile` with a second optimiser, for the critic's weights alone."""
         super().compile(optimizer=optimizer, **kwargs)
-        self.critic_optimizer = keras.optimizers.get(critic_optimizer)
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            self.critic_optimizer = keras.optimizers.LossScaleOptimizer(self.critic_optimizer)
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        self.critic_optimizer = skipping_together(keras.optimizers.get(critic_optimizer), scaled)
         self.critic_loss = keras.metrics.Mean(name="critic_loss")
         # Now: when training begins, the one optimiser would be built for all variables.
         with self.distribute_strategy.scope():
@@ -113,11 +119,11 @@ class Adversarial(Method):
         self.descend(tape, scaled, self.player_variables, self.optimizer)
         self.descend(tape, scaled_critic, self.critic.trainable_variables, self.critic_optimizer)
         self.after_step()
-        return _reducible(self.get_metrics_result())
+        return replicas.reducible(self.get_metrics_result())
 
     def test_step(self, data):
         self._played(data, training=False)
-        return _reducible(self.get_metrics_result())
+        return replicas.reducible(self.get_metrics_result())
 
     def descend(self, tape, loss, variables, optimizer):
         """One step of `optimizer` on `variables`, down the (scaled) loss that `tape` saw."""
@@ -128,9 +134,8 @@ class Adversarial(Method):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         loss = self.compute_loss(x, y, self(x, training=training), training=training)
         critic_loss = self.critique(x, y, self.step_outputs) / replicas.count()
-        examples = tf.shape(keras.tree.flatten(x)[0])[0]
-        self._loss_tracker.update_state(loss * replicas.count(), sample_weight=examples)
-        self.critic_loss.update_state(critic_loss * replicas.count(), sample_weight=examples)
+        for mean, value in ((self._loss_tracker, loss), (self.critic_loss, critic_loss)):
+            mean.update_state(value * replicas.count(), sample_weight=replicas.share(x))
         return loss, critic_loss
 
 
@@ -138,7 +143,7 @@ class MultiTask(Method):
     """Several methods on one encoder: `x` and `y` are dicts keyed by task, the loss a weighted sum.
 
     Args:
-        tasks: dict of name -> `Method`, all holding the same encoder.
+        tasks: dict of name -> `Method`, all holding the same encoder, none of them `Adversarial`.
         weights: dict of name -> float; a task that it does not name weighs 1.
     """
 
@@ -146,6 +151,8 @@ class MultiTask(Method):
         super().__init__(next(iter(tasks.values())).encoder, **kwargs)
         if any(task.encoder is not self.encoder for task in tasks.values()):
             raise ValueError("All tasks of a MultiTask must hold the same encoder object.")
+        if any(isinstance(task, Adversarial) for task in tasks.values()):
+            raise ValueError("No task may be Adversarial: a critic needs an optimiser of its own.")
         self.tasks = dict(tasks)
         self.task_weights = {name: float((weights or {}).get(name, 1.0)) for name in tasks}
         self.task_losses = {name: keras.metrics.Mean(name=f"{name}_loss") for name in tasks}
@@ -158,7 +165,7 @@ class MultiTask(Method):
         for name, task in self.tasks.items():
             task._step.outputs = outputs[name]
             loss = task.objective(x[name], y[name] if y else None, outputs[name])
-            self.task_losses[name].update_state(loss)
+            self.task_losses[name].update_state(loss, sample_weight=replicas.share(x[name]))
             total += self.task_weights[name] * loss
         return total
 
@@ -189,10 +196,3 @@ class Run(NamedTuple):
 
 def _float32(tensor):
     return tf.cast(tensor, tf.float32) if tf.as_dtype(tensor.dtype).is_floating else tensor
-
-
-def _reducible(logs):
-    """Several workers' logs are joined along axis 0, which scalars do not have."""
-    if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
-    return logs

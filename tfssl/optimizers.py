@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfssl.objectives import replicas
+
 
 @keras.saving.register_keras_serializable("tfssl")
 class LARS(keras.optimizers.Optimizer):
@@ -138,6 +140,17 @@ class AdamW(keras.optimizers.Adam):
 
 
 @keras.saving.register_keras_serializable("tfssl")
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Keras' own, but a step is skipped where the gradients of any replica overflow.
+
+    Keras asks the first replica alone, and before gradients are summed.
+    """
+
+    def check_finite(self, grads):
+        return replicas.everywhere(super().check_finite(grads))
+
+
+@keras.saving.register_keras_serializable("tfssl")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up from 0 to `peak`, then half a cosine down to `end`.
 
@@ -147,7 +160,8 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         peak: highest learning rate.
         steps: steps in all, warm-up included.
         warmup: steps of warm-up.
-        end: learning rate at the last step and after it.
+        end: learning rate from step number `steps` on; the last one of a run, number `steps - 1`,
+            is still a little higher.
     """
 
     def __init__(self, peak, steps, warmup=0, end=0.0):
@@ -162,6 +176,20 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup, "end": self.end}
+
+
+def skipping_together(optimizer, scaled=False):
+    """The optimiser as it is; but one that scales the loss as our `LossScaleOptimizer`.
+
+    Args:
+        scaled: whether it is to scale the loss even if it does not yet.
+    """
+    if isinstance(optimizer, LossScaleOptimizer):
+        return optimizer
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        settings = optimizer.initial_scale, optimizer.dynamic_growth_steps, optimizer.name
+        return LossScaleOptimizer(optimizer.inner_optimizer, *settings)
+    return LossScaleOptimizer(optimizer) if scaled else optimizer
 
 
 def _is_kernel(variable):

@@ -1,5 +1,6 @@
 """A run's folder: what was called, what came of each epoch, and who may write there."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -83,6 +84,20 @@ def _tidy(directory):
                 path.unlink(missing_ok=True)
 
 
+def abandon(directory):
+    """Removes what a run has made in its folder, unless it has finished an epoch."""
+    directory = pathlib.Path(directory)
+    if any(directory.glob("checkpoints/*.npz")):
+        return
+    _tidy(directory)
+    for name in ("run.json", "sheet.png", "history.json"):
+        (directory / name).unlink(missing_ok=True)
+    for name in ("logs", "checkpoints"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it is not there, or somebody else has put something in
+        directory.rmdir()
+
+
 def _difference(directory, key, before, after):
     if isinstance(before, dict) and isinstance(after, dict):
         for name in {**before, **after}:
@@ -125,15 +140,17 @@ class Journal(keras.callbacks.Callback):
 
 
 class Deadline(keras.callbacks.Callback):
-    """Stops after the epoch in which a time is up."""
+    """Stops after the epoch in which a time is up; `stopped` is then the number of epochs."""
 
     def __init__(self, seconds):
         super().__init__()
+        self.stopped = None
         self.end = time.perf_counter() + seconds
 
     def on_epoch_end(self, epoch, logs=None):
         if time.perf_counter() > self.end:
             self.model.stop_training = True
+            self.stopped = epoch + 1
 
 
 def versions():

@@ -8,18 +8,21 @@ import platform
 import re
 import shutil
 import tempfile
+import urllib.request
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import encoders
+from tfssl import copies, encoders
 from tfssl.errors import BadInput
 from tfssl.files import UMASK
 
 FORMAT = "tfssl encoder"
 MANIFEST, CARD, GOLDEN, KERAS = "manifest.json", "card.md", "golden.npz", "encoder.keras"
-GOLDEN_BATCH, GOLDEN_FRAMES, GOLDEN_SIDE, GOLDEN_SAMPLES = 3, 8, 64, 16000
+# How far a copy's features may lie from the original's, as a share of their length.
+APART, APART_IN_16_BITS = 1e-3, 0.25
+GOLDEN_BATCH, GOLDEN_FRAMES, GOLDEN_SAMPLES = 3, 8, 16000
 
 # Consumer: what to import, and how to load.
 LOADING = {
@@ -52,7 +55,8 @@ def export(encoder, path, card=None, inputs=None):
     """Writes the encoder as a SavedModel folder that any consumer can call and fine-tune.
 
     encoder: a functional `keras.Model` that returns features [B, D], of any precision and trained
-        under any strategy. What is written is its copy in float32 with plain batch norm.
+        under any strategy. What is written is its copy in float32 with plain batch norm, which
+        takes images in [0, 1] even if the model itself takes 0..255 (see `encoders.get`).
     card: what the model card's front matter shall say, {key: JSON value}: task, paper, data, call,
         seed, results, licence, ...; versions and shapes are added.
     inputs: the golden batch, an array or {input name: array}; without it random numbers.
@@ -61,12 +65,13 @@ def export(encoder, path, card=None, inputs=None):
     `serving_default` -> {"features"} and `representation` -> {tap: tensor}), `encoder.keras`,
     `card.md`, `golden.npz` (inputs, features and taps) and `manifest.json` (sha256 of each file).
     It appears whole or not at all; an earlier artefact at `path` is replaced. Returns the path.
-    Raises BadInput where `path` holds anything else or cannot be written, and for a model that is
-    not functional.
+    Raises BadInput where `path` holds anything else or cannot be written, for a model that is not
+    functional, and for one whose copy gives other features than itself.
     """
     path = pathlib.Path(path).absolute()
     _refuse_foreign(path)
-    model = _in_float32(encoder)
+    source = _with_taps(encoder)
+    model = _in_float32(source)
     inputs = _golden_inputs(model) if inputs is None else inputs
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +82,7 @@ def export(encoder, path, card=None, inputs=None):
         new = aside / "new"
         root, signatures = _artefact(model)
         tf.saved_model.save(root, str(new), signatures=signatures)
-        _write(new, model, _kind(encoder), card or {}, inputs)
+        _write(new, model, source, _kind(encoder), card or {}, inputs)
         _put(new, path, aside / "old")
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -222,7 +227,7 @@ def _local(path):
     if "://" not in path:
         return pathlib.Path(path)
     if path.startswith("file://"):
-        return pathlib.Path(path.removeprefix("file://"))
+        return pathlib.Path(urllib.request.url2pathname(path.removeprefix("file://")))
     import tensorflow_hub as hub
 
     try:
@@ -254,8 +259,8 @@ def _refuse_foreign(path):
         )
 
 
-def _in_float32(encoder):
-    """A copy in float32 with plain batch norm, whose outputs are {"features": .., tap: ..}."""
+def _with_taps(encoder):
+    """The encoder as a functional model whose outputs are {"features": .., tap: ..}."""
     if not isinstance(encoder, keras.Model) or getattr(encoder, "inputs", None) is None:
         raise BadInput(
             f"{type(encoder).__name__} is no functional keras.Model, so it cannot be rebuilt for "
@@ -263,17 +268,28 @@ def _in_float32(encoder):
         )
     encoder = encoders.get(encoder)
     outputs = {**encoders.taps_of(encoder), "features": encoder.output}
-    source = keras.Model(encoder.input, outputs, name=encoder.name)
+    return keras.Model(encoder.input, outputs, name=encoder.name)
+
+
+def _in_float32(source):
+    """A copy in float32 with plain batch norm."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        copy = keras.models.clone_model(source, clone_function=_plain_layer, recursive=True)
+        inputs = keras.tree.map_structure(_float32_input, source.input)
+        copy = keras.models.clone_model(source, inputs, _plain_layer, recursive=True)
     finally:
         keras.config.set_dtype_policy(policy)
-    for new, old in zip(copy.variables, source.variables):
-        new.assign(keras.ops.convert_to_numpy(keras.ops.cast(old, new.dtype)))
+    copies.assign(copy.variables, source.variables)
+    copies.with_adapted(copy, source)
     encoders.unfreeze(copy)
     return copy
+
+
+def _float32_input(tensor):
+    return keras.Input(
+        batch_shape=tensor.shape, dtype=_in_float32_config(tensor.dtype), name=tensor.name
+    )
 
 
 def _plain_layer(layer):
@@ -386,10 +402,12 @@ def _tables(model):
 def _golden_inputs(model):
     """A batch of random inputs of the model's own shapes and types, the same at every call."""
     random = np.random.default_rng(0)
-    batch = {}
+    batch, side = {}, None
     for name, spec in _specs(model).items():
         free = {3: (GOLDEN_FRAMES,), 4: (), 5: (GOLDEN_FRAMES,)}.get(len(spec.shape), ())
-        sides = {2: (GOLDEN_SAMPLES,)}.get(len(spec.shape), (*free, GOLDEN_SIDE, GOLDEN_SIDE))
+        if None in spec.shape[1:]:
+            side = side or encoders.side_for(model)
+        sides = {2: (GOLDEN_SAMPLES,)}.get(len(spec.shape), (*free, side, side))
         shape = [GOLDEN_BATCH]
         for size, chosen in zip(spec.shape[1:], (*sides, None)):
             shape.append(chosen if size is None else size)
@@ -408,7 +426,7 @@ def _kind(encoder):
     return type(encoder) if getattr(encoder, "keeps_map", False) else keras.Model
 
 
-def _write(folder, model, kind, card, inputs):
+def _write(folder, model, source, kind, card, inputs):
     """Everything beside the SavedModel; the manifest last, over all the rest."""
     specs = _specs(model)
     named = inputs if isinstance(inputs, dict) else {"inputs": inputs}
@@ -418,6 +436,7 @@ def _write(folder, model, kind, card, inputs):
     tensors = [tf.cast(v, s.dtype) for v, s in zip(named.values(), specs.values())]
     packed = keras.tree.pack_sequence_as(model.input, tensors)
     outputs = {name: np.asarray(value) for name, value in model(packed, training=False).items()}
+    _refuse_other_features(outputs["features"], source(packed, training=False)["features"], source)
     np.savez_compressed(folder / GOLDEN, **named, **outputs)
     features = kind(model.input, model.output["features"], name=model.name)
     features.save(folder / KERAS)
@@ -426,6 +445,21 @@ def _write(folder, model, kind, card, inputs):
     files = {name: _sha256(folder / name) for name in names}
     text = json.dumps({"format": FORMAT, "files": files}, indent=1)
     (folder / MANIFEST).write_text(text + "\n")
+
+
+def _refuse_other_features(features, original, source):
+    """Raises BadInput where a copy's features are not those of its source, but for rounding."""
+    original = keras.ops.convert_to_numpy(keras.ops.cast(original, "float32"))
+    known = np.isfinite(original)  # sixteen bits may not hold what the copy does
+    features, original = features[known], original[known]
+    short = any(layer.compute_dtype in _SHORT for layer in source._flatten_layers())
+    most = (APART_IN_16_BITS if short else APART) * np.linalg.norm(original)
+    if not np.linalg.norm(features - original) <= most + 1e-6:
+        raise BadInput(
+            f"The copy of {source.name} for export gives other features than itself, so a layer of "
+            "its own must hold numbers that are neither weights nor in its get_config: put them in "
+            "one of these."
+        )
 
 
 def _card(model, card, specs):

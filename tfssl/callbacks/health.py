@@ -145,8 +145,9 @@ class Health(keras.callbacks.Callback):
                 self._say(
                     f"no {name}",
                     f"The {name.replace('_', ' ')} is exactly 0 in the whole first epoch: these "
-                    "data ask nothing of the method (grey pictures have no colours to guess, still "
-                    "clips no motion); take others.",
+                    "data ask nothing of the method (one example has no other in its batch, grey "
+                    "pictures have no colours to guess, still clips no motion); take others, or "
+                    "larger batches.",
                 )
 
     def _check_chance(self, loss, chance, epoch, logs):

@@ -1,9 +1,11 @@
 """Exact resume: checkpoints after every epoch, and the way back to the last one."""
 
+import contextlib
 import json
 import pathlib
 import re
 import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -11,6 +13,8 @@ import numpy as np
 from tfssl.errors import BadInput
 from tfssl.files import written_whole
 
+# What reading a file raises that was cut short, or has a bit flipped in it.
+DAMAGED = (EOFError, KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 NUMBER = re.compile(r"_\d+(?=[_/]|$)")  # Keras counts layers of one name through a process
 
 
@@ -53,6 +57,13 @@ class Resume(keras.callbacks.Callback):
             self.model._initial_epoch = epoch
             return
 
+    def on_epoch_begin(self, epoch, logs=None):
+        # `fit` knows by now where to begin; the next one, perhaps without this callback, does not.
+        self.model._initial_epoch = None
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None  # where no epoch was left to begin
+
     def on_epoch_end(self, epoch, logs=None):
         if not _is_chief(self.model):
             return
@@ -83,11 +94,9 @@ class Resume(keras.callbacks.Callback):
     def _readable(self):
         """(epoch, arrays) of each whole checkpoint, newest first."""
         for path in self._files():
-            try:
-                with np.load(path) as arrays:
-                    yield int(arrays["epoch"]), dict(arrays)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                continue
+            with contextlib.suppress(*DAMAGED):
+                arrays = _arrays(path)
+                yield int(arrays["epoch"]), arrays
 
     def _restore(self, arrays):
         variables = self._variables()
@@ -102,6 +111,19 @@ class Resume(keras.callbacks.Callback):
             )
         for variable, value in zip(variables, saved):
             variable.assign(value)
+
+
+def _arrays(path):
+    """What a checkpoint holds; an error of `DAMAGED` unless it is whole."""
+    with zipfile.ZipFile(path) as file:
+        # A header that is damaged may ask for less than there is, whose sum is then not looked at.
+        if file.testzip():
+            raise ValueError("a sum is wrong")
+    with np.load(path) as file:
+        arrays = dict(file)
+    if len(arrays) != len(json.loads(str(arrays["paths"]))) + 2:
+        raise ValueError("arrays are missing")
+    return arrays
 
 
 def _numpy(variable):

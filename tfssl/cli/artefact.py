@@ -23,9 +23,9 @@ class Artefact:
         if self.ours:
             savedmodel.verify(self.folder)
         front = self.card()
-        self.size = front.get("size") or 0
         self.sample_rate = front.get("sample_rate")
-        self.key, self.frames = _takes(self.folder, front)
+        self.key, self.frames, size = _takes(self.folder, front)
+        self.size = front.get("size") or size
 
     def card(self):
         """The front matter of the model card; {} for a SavedModel of others."""
@@ -77,7 +77,10 @@ def _why_none(path, name):
 
 
 def _takes(folder, front):
-    """(key of an example, frames a clip or None for any) of an encoder, by its first input."""
+    """(key of an example, frames a clip or None, side or 0) of an encoder, by its first input.
+
+    None and 0 stand for any, the 0 for pictures that are not square too.
+    """
     import tensorflow as tf
 
     from tfssl import savedmodel
@@ -111,7 +114,9 @@ def _takes(folder, front):
                 "[B, T, H, W, 3], sounds [B, N] or strings [B]: wrap it in one that does."
             )
     key = "text" if text else {2: "audio", 4: "image", 5: "frames"}.get(len(shape), "image")
-    return key, shape[1] if key == "frames" else None
+    frames = shape[1] if key == "frames" else None
+    height, width = shape[-3:-1] if key in ("image", "frames") and len(shape) > 3 else (None, None)
+    return key, frames, height if height and height == width else 0
 
 
 def batches_of(ds, artefact, size):

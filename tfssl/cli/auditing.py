@@ -44,10 +44,13 @@ def audit(
     quiet: Quiet = False,
 ):
     """Measures whether a pretext is solved by a trivial cue: trained with it and without it."""
+    import tensorflow as tf
+
     from tfssl import rundir, zoo
     from tfssl.pipelines import sources
     from tfssl.report.audit import picture
 
+    tf.get_logger().setLevel("ERROR")  # a training an arm: each one's graphs are its own, it warns
     module = zoo.get(method)
     room = zoo.card(method)["modality"]
     cues = laboratory.chosen(method, room, module, cue or [])

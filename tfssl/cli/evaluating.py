@@ -126,7 +126,8 @@ def _hand_over(found, json_, artefact, test):
     """Prints the results, and writes them where they were asked for and into the run's folder."""
     from tfssl import rundir
 
-    print(_table(found))
+    table = _table(found)
+    print(table or "None of the data sets of the transfer suite is on this disk.")
     if json_ is not None:
         rundir.write_json(json_, found)
     if artefact.run is not None:
@@ -224,6 +225,11 @@ def _measure(encoder, names, train, test, seed, who, quiet):
                 features = features or [extract(encoder, part) for part in data]
                 data = features
             result = protocols.PROTOCOLS[name](encoder, *data, seed=seed)
+        if name == "low_label" and result["labels"] < result["per_class"] * result["classes"]:
+            say(
+                f"low_label: some classes have fewer than {result['per_class']} training examples, "
+                "so its draws share them, and its interval is too narrow."
+            )
         yield name, result
 
 
@@ -334,7 +340,7 @@ def _evaluated(spec, split, artefact, size, max_broken, quiet):
 
 
 def _table(found):
-    """The results as aligned text, a row a protocol and encoder."""
+    """The results as aligned text, a row a protocol and encoder; "" if nothing was measured."""
     rows = [("protocol", "encoder", "result", "95 %", "settings")]
     for title in ("results", *BASELINES):
         who = "this one" if title == "results" else title
@@ -352,5 +358,7 @@ def _table(found):
             ]
             value = f"{main} {100 * result[main]:.1f} %"
             rows.append((name, who, value, interval, " ".join(settings)))
+    if len(rows) == 1:
+        return ""
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(row, widths)).rstrip() for row in rows)

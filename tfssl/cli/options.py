@@ -16,7 +16,8 @@ from tfssl.errors import BadInput
 Data = Annotated[
     str,
     typer.Option(
-        help="digits, world, tfds:NAME, a folder, shards, .csv or .jsonl; @train, @test or @val."
+        help="digits, world, tfds:NAME, a folder, shards, .csv, .jsonl, .txt or .npz; "
+        "@train, @test, @val or @all."
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
@@ -28,8 +29,22 @@ Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything ran
 # The least that makes sense of recipe keywords; the rest is only kept from changing its sign.
 LEAST = {"size": 8, "batch_size": 1, "epochs": 1}
 # Of how many there are, or how wide they are, there is one at least.
-LEAST |= dict.fromkeys(("clusters", "depth", "dim", "dims", "grid", "heads", "orders", "width"), 1)
-LEAST |= dict.fromkeys(("channels", "levels", "neighbours", "prototypes", "units", "widths"), 1)
+COUNTS = (
+    *("apart", "batches", "block", "bottleneck", "channels", "clusters", "contrast", "counts"),
+    *("crops", "depth", "dim", "dimensions", "dims", "every", "grid", "groups", "heads", "hidden"),
+    *("kernel", "levels", "local_size", "negatives", "neighbours", "orders", "permute"),
+    *("prototypes", "rotated", "seeds", "side", "stride", "tile", "tile_width", "transformations"),
+    *("units", "width", "widths", "window", "words"),
+)
+LEAST |= dict.fromkeys(COUNTS, 1)
+# At most 1, where the method's own are: the area of relative_position's pictures is no share.
+SHARES = (
+    *("area", "blur", "dropout", "extent", "falls", "fill", "flip", "grey", "jitter", "keep"),
+    *("local_area", "momentum", "projection", "rate", "ratio", "share", "shrink", "solarisation"),
+    "uniform",
+)
+BELOW = ("dropout", "ratio")  # of which all would leave nothing
+RISING = ("area", "local_area", "extent", "falls", "scale", "zoom")
 DIVISORS = ("temperature", "teacher_temperature", "sigma", "epsilon")  # 0 would divide by nothing
 
 
@@ -110,7 +125,11 @@ def _in_range(key, text, value, default):
         raise BadInput(f"--set {key}={text}: {key} is above 0, for example {default}.")
     if min(values, default=least) < least:
         raise BadInput(f"--set {key}={text}: {key} is at least {least}, for example {default}.")
-    if key.endswith("area") and values != sorted(values):
+    if key in SHARES and max(usual, default=1) <= 1 < max(values, default=0):
+        raise BadInput(f"--set {key}={text}: {key} is at most 1, for example {default}.")
+    if key in BELOW and values == [1]:
+        raise BadInput(f"--set {key}={text}: {key} is below 1, for example {default}.")
+    if key in RISING and values != sorted(values):
         usual = ",".join(map(str, usual))
         raise BadInput(f"--set {key}={text}: {key} goes from low to high, for example {usual}.")
 
@@ -180,16 +199,16 @@ def policy(name):
 def strategy_of(name):
     import tensorflow as tf
 
-    several = len(tf.config.list_logical_devices("GPU")) > 1
-    if name == "mirrored" or (name == "auto" and several):
-        return tf.distribute.MirroredStrategy()
-    if name == "multiworker":
+    if name == "multiworker":  # first: it refuses a context that has listed its devices already
         if "cluster" not in os.environ.get("TF_CONFIG", ""):
             raise BadInput(
                 "--strategy multiworker: the variable TF_CONFIG must name the cluster's workers "
                 "and this one's task; on one machine take --strategy auto."
             )
         return tf.distribute.MultiWorkerMirroredStrategy()
+    several = len(tf.config.list_logical_devices("GPU")) > 1
+    if name == "mirrored" or (name == "auto" and several):
+        return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 
 

@@ -106,13 +106,19 @@ def pretrain(
         "size": _side(module, arguments),
         "data": arguments["data"],
     }
+    fresh = not (out / "run.json").exists()
     record = rundir.claim(out, {key: value for key, value in call.items() if key != "call"})
     record.setdefault("call", call["call"])
     record.setdefault("uses", list(getattr(module.views, "uses", ())))  # annotation, by its keys
     with sources.accepting(max_broken, told=teller()):  # recipes load their data themselves
         # SMALL's epochs are for those who give no time.
         asked = epochs is not None or any(word.startswith("epochs=") for word in set_ or ())
-        _train(module, record, out, quiet, arguments["epochs"] if asked else math.inf)
+        try:
+            _train(module, record, out, quiet, arguments["epochs"] if asked else math.inf)
+        except Exception:
+            if fresh:  # a corrected call is to find its folder free
+                rundir.abandon(out)
+            raise
 
 
 def _train(module, record, out, quiet, most=math.inf):
@@ -141,7 +147,7 @@ def _train(module, record, out, quiet, most=math.inf):
             f"{out} was begun on data of {plan['steps_per_pass']} batches, and --data "
             f"{record['data']} has {run.dataset.steps} now: give the same data, or another --out."
         )
-    epochs, steps = plan["epochs"], plan["steps_per_epoch"]
+    epochs, steps = record.get("stopped") or plan["epochs"], plan["steps_per_epoch"]
     resume = callbacks.Resume(out / "checkpoints")
     begun = resume.epoch
     if begun:
@@ -153,9 +159,8 @@ def _train(module, record, out, quiet, most=math.inf):
         keras.callbacks.TensorBoard(out / "logs", write_graph=False),
         rundir.Journal(out / "history.json", examples=steps * plan["batch_size"]),
         resume,
+        deadline := rundir.Deadline(1.25 * 60 * (record["minutes"] or math.inf)),
     ]
-    if record["minutes"]:
-        watching.append(rundir.Deadline(1.25 * 60 * record["minutes"]))
     history = run._replace(dataset=run.dataset.endless(begun * steps)).fit(
         callbacks=watching, epochs=epochs, steps_per_epoch=steps, verbose=verbosity(quiet)
     )
@@ -164,6 +169,9 @@ def _train(module, record, out, quiet, most=math.inf):
             f"{out}: the loss is no number any more, so no encoder is published: train with a "
             "lower --set learning_rate=..., or --precision float32, in another folder."
         )
+    if deadline.stopped:  # a repeated call publishes what there is, and trains no further
+        record["stopped"] = deadline.stopped
+        rundir.write_json(out / "run.json", record)
     with working("publishing", quiet):
         _publish(run, record, out)
         record["finished"] = rundir.now()
@@ -292,7 +300,23 @@ def build(module, arguments, epochs=None, quiet=True):
         arguments = {**arguments, "epochs": int(epochs) if epochs == int(epochs) else epochs}
     keras.utils.set_random_seed(arguments.get("seed", 0))
     with progress("looking at the files", quiet) as step, sources.accepting(progress=step):
-        return module.recipe(**arguments)
+        run = module.recipe(**arguments)
+    _refuse_unequal(run.dataset)
+    return run
+
+
+def _refuse_unequal(dataset):
+    """Refuses batches of which the devices that train together would get unequal shares."""
+    import tensorflow as tf
+
+    from tfssl.objectives import replicas
+
+    size, count = tf.nest.flatten(dataset.element_spec)[0].shape[0], replicas.count()
+    if size is not None and size % count:
+        raise BadInput(
+            f"--batch-size {size}: {count} devices share each batch equally, so give a multiple of "
+            f"{count}, or --strategy one."
+        )
 
 
 def _default(module, key):
@@ -332,6 +356,7 @@ def draw_sheet(run, title, path):
 
     examples, views = run.dataset.preview(6)
     x, y = views if isinstance(views, tuple) else (views, None)
+    x, y = run.model.shown(x, y)
     report.sheet(examples, x, y, path, title=title)
 
 

@@ -7,6 +7,7 @@ import math
 import re
 
 import keras
+import numpy as np
 
 from tfssl.errors import BadInput
 
@@ -27,6 +28,8 @@ _HOME = {
     "flownet_s": "dense",
 }
 NAMES = tuple(_HOME)
+BYTES = 255.0
+"""The largest value of a pixel in a byte."""
 _TAP = re.compile(r"(c|block_)\d+")
 _NO_TAPS = (
     keras.layers.InputLayer,
@@ -34,7 +37,9 @@ _NO_TAPS = (
     keras.layers.ZeroPadding2D,
     keras.layers.ZeroPadding3D,
 )
-_PROBE = 64  # any size will do that survives five halvings
+# Any size will do that survives five halvings; convolutions without padding need the larger one.
+_SIDES = (64, 96)
+_SMALL_SCALE, _LARGE_STATISTIC = 0.1, 10  # of a first layer: what it takes is no [0, 1]
 
 
 def get(encoder, size=32, **options):
@@ -44,7 +49,10 @@ def get(encoder, size=32, **options):
     `options` are the keywords of the encoder's own function. A model that returns features [B, D]
     passes through as it is (a built Sequential as the functional model of its layers); one that
     returns a map, a sequence or a dict of them (a backbone of keras.applications or keras-hub)
-    gets a pooling layer behind it and shares its weights.
+    gets a pooling layer behind it and shares its weights. One that shows by its first layer that it
+    takes 0..255 (MobileNetV3, EfficientNet and ConvNeXt of keras.applications do) gets a
+    multiplication by 255 in front, so that it takes [0, 1] as all others do. A wrapper around one
+    other model becomes one model of the layers of both, in which these are found.
     Raises BadInput for a name, an option or an output that is of no use.
     """
     if isinstance(encoder, keras.layers.Layer):
@@ -65,7 +73,16 @@ def get(encoder, size=32, **options):
             raise BadInput(f"Encoder {encoder!r} has no option {option!r}.{hint} It takes {takes}.")
     if "size" in known:
         options["size"] = size
-    return build(**options)
+    network = build(**options)
+    if kind(encoder) == "image":
+        try:
+            network.compute_output_shape((1, size, size, 3))
+        except ValueError:
+            raise BadInput(
+                f"Of the {size} px that it would be given here {encoder} leaves nothing: "
+                "give larger pictures, or another encoder."
+            ) from None
+    return network
 
 
 def kind(name):
@@ -84,7 +101,7 @@ def tap_names(encoder):
         if "representation" not in encoder.signatures:  # somebody else's
             return []
         names = encoder.signatures["representation"].structured_outputs
-        return sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)] + [name])
+        return sorted(names, key=lambda name: ([int(n) for n in re.findall(r"\d+", name)], name))
     encoder = _functional(encoder)
     if not _is_functional(encoder):
         return []
@@ -93,7 +110,10 @@ def tap_names(encoder):
 
 
 def representation(encoder):
-    """A callable batch -> {tap: features} in inference mode, of a Keras model or a SavedModel."""
+    """A callable batch -> {tap: features} in inference mode, of a Keras model or a SavedModel.
+
+    Images and frames go in in [0, 1], as with `get`.
+    """
     if hasattr(encoder, "signatures"):
         signature = encoder.signatures["representation"]
 
@@ -101,7 +121,7 @@ def representation(encoder):
             return signature(**batch) if isinstance(batch, dict) else signature(inputs=batch)
 
         return from_signature
-    encoder = _functional(encoder)
+    encoder = of_unit_range(encoder)
     if not _is_functional(encoder):
         raise BadInput(
             f"{encoder.name} is no functional model, so its layers cannot be tapped: build it as "
@@ -113,7 +133,72 @@ def representation(encoder):
 
 def taps_of(encoder):
     """The symbolic outputs of a functional model's taps: {name: KerasTensor}."""
-    return {name: encoder.get_layer(name).output for name in tap_names(encoder)}
+    return outputs_of(_functional(encoder), tap_names(encoder))
+
+
+def outputs_of(model, names):
+    """The symbolic outputs of some layers within this model, which may share them with others."""
+    calls = _calls(model)
+    return {name: calls[name][0][0] for name in names}
+
+
+def takes_bytes(model):
+    """Whether the first layer of a functional model shows that it takes pixels of 0..255."""
+    if isinstance(model, keras.Sequential):
+        model = _functional(model)
+    if not _is_functional(model) or not isinstance(model.input, keras.KerasTensor):
+        return False
+    pixels = model.input
+    if len(pixels.shape) not in (4, 5) or "float" not in pixels.dtype:
+        return False
+    readers = (n for n in _nodes(model) if any(x is pixels for x in n.input_tensors))
+    first = [node.operation for node in readers]
+    layer = first[0] if len(first) == 1 else None
+    if isinstance(layer, keras.Model):
+        return takes_bytes(layer)
+    if isinstance(layer, keras.layers.Rescaling):
+        return bool(np.max(np.abs(layer.scale)) < _SMALL_SCALE)
+    if isinstance(layer, keras.layers.Normalization) and not layer.invert:
+        found = [keras.ops.convert_to_numpy(value) for value in (layer.mean, layer.variance)]
+        return bool(np.max(np.abs(found)) > _LARGE_STATISTIC)
+    return False
+
+
+def of_unit_range(model):
+    """The model itself, or one that shares its layers and takes [0, 1] where it takes 0..255."""
+    model = _functional(model)
+    if not takes_bytes(model):
+        return model
+    image = keras.Input(model.input.shape[1:], dtype=model.input.dtype, name=model.input.name)
+    pixels = keras.layers.Rescaling(BYTES, name="to_bytes")(image)
+    return _functional(keras.Model(image, model(pixels), name=model.name))
+
+
+def side_for(model):
+    """A side in pixels, small, at which a functional model can be run where it leaves it free.
+
+    Raises BadInput where not even 96 is enough.
+    """
+    for side in _SIDES:
+        try:
+            model.compute_output_spec(with_sizes(model.input, side))
+        except ValueError:  # nothing is left of a map
+            continue
+        return side
+    raise BadInput(
+        f"{model.name} cannot be run on images of {' or '.join(map(str, _SIDES))} pixels: build it "
+        "with the input size that it is meant for."
+    )
+
+
+def with_sizes(inputs, side):
+    """A batch of two of a model's inputs, with `side` for each axis that they leave free."""
+
+    def filled(tensor):
+        shape = [2, *(size or side for size in tensor.shape[1:])]
+        return keras.KerasTensor(shape, dtype=tensor.dtype)
+
+    return keras.tree.map_structure(filled, inputs)
 
 
 def sample_rate(encoder):
@@ -123,13 +208,49 @@ def sample_rate(encoder):
 
 
 def _functional(model):
-    """A built `keras.Sequential` as the functional model of its layers; others as they are.
+    """A Sequential, or a wrapper around one other model, as the functional model of all layers.
 
-    Once it was called, a Sequential's `input` and `output` are that call's and not its layers'.
+    Others stay as they are. Once it was called, a Sequential's `input` and `output` are that call's
+    and not its layers'.
     """
-    if isinstance(model, keras.Sequential) and _is_functional(model):
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return model
+    if not _is_functional(model):
+        return model
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    inside = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    if len(inside) != 1 or any(_TAP.fullmatch(layer.name) for layer in model.layers):
+        return model
+    inner, (call, *more) = inside[0], [n for n in _nodes(model) if n.operation is inside[0]]
+    body = _functional(inner)
+    own = isinstance(inner, keras.Sequential) or type(inner).call is type(model).call
+    outer = {layer.name for layer in model.layers if layer is not inner}
+    names = {layer.name for layer in body.layers if not isinstance(layer, keras.layers.InputLayer)}
+    # A mode or mask that the call was given would be lost, and an input that it does not read.
+    given = any(value is not None for value in call.arguments.kwargs.values())
+    given = given or len(call.input_tensors) != len(inner.inputs or ())
+    if not own or more or given or outer & names:
+        return model
+
+    def opened(layer, *args, **kwargs):
+        return body._run_through_graph(args[0]) if layer is inner else layer(*args, **kwargs)
+
+    outputs = model._run_through_graph(model.input, call_fn=opened)
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def _nodes(model):
+    """The calls that a functional model is made of, from input to output."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in model._nodes_by_depth[depth]]
+
+
+def _calls(model):
+    """{layer's name: [the outputs of a call within this model, ...]}, in the model's order."""
+    calls = {layer.name: [] for layer in model.layers}
+    for node in _nodes(model):
+        if node.operation.name in calls:
+            calls[node.operation.name].append(node.outputs)
+    return calls
 
 
 def _is_functional(encoder):
@@ -138,9 +259,9 @@ def _is_functional(encoder):
 
 def _pooled(model):
     """The model itself where it returns [B, D], else with global pooling behind it."""
-    model = _functional(model)
     if not _is_functional(model) or getattr(model, "keeps_map", False):
         return model
+    model = of_unit_range(model)
     out = model.output
     if isinstance(out, dict):
         known = ("pooled_output", "sequence_output", *list(out)[::-1])
@@ -163,16 +284,20 @@ def _pooled(model):
 
 def _foreign_taps(model):
     """The last layer at each resolution below the input's, or the blocks of a transformer."""
-    layers = {}
+    layers, calls = {}, _calls(model)
     for layer in model.layers:
-        if isinstance(layer, _NO_TAPS) or len(layer._inbound_nodes) != 1:
+        if isinstance(layer, _NO_TAPS) or len(calls[layer.name]) != 1:
             continue
-        if isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) > 2:
+        (outputs,) = calls[layer.name]
+        if len(outputs) == 1 and len(outputs[0].shape) > 2:
             layers[layer.name] = layer
     if not layers:
         return []
-    probe = keras.Model(model.input, {name: layer.output for name, layer in layers.items()})
-    inputs = keras.tree.map_structure(_with_sizes, model.input)
+    probe = keras.Model(model.input, outputs_of(model, layers))
+    try:
+        inputs = with_sizes(model.input, side_for(probe))
+    except BadInput:
+        return []
     shapes = {name: spec.shape for name, spec in probe.compute_output_spec(inputs).items()}
     last = {}  # resolution: the last layer that has it
     for name, shape in shapes.items():
@@ -189,11 +314,6 @@ def _foreign_taps(model):
     composite = [name for name, layer in layers.items() if len(layer._flatten_layers()) > 1]
     kinds = [type(layers[name]) for name in composite]
     return [n for n, kind in zip(composite, kinds) if kinds.count(kind) > 1] or stages
-
-
-def _with_sizes(tensor):
-    shape = [2 if i == 0 else size or _PROBE for i, size in enumerate(tensor.shape)]
-    return keras.KerasTensor(shape, dtype=tensor.dtype)
 
 
 def unfreeze(network):

@@ -45,6 +45,8 @@ def halved(encoder, mean, variance, name):
         config = layer.get_config()
         if isinstance(layer, keras.layers.Normalization):
             config = {"mean": mean, "variance": variance, "name": layer.name}
+        if isinstance(layer, keras.layers.Rescaling):
+            config |= {"scale": 1.0, "offset": 0.0}
         for width in ("filters", "units"):
             if width in config:
                 config[width] = max(1, config[width] // 2)

@@ -28,6 +28,7 @@ class WordIds(keras.layers.Layer):
         kwargs["dtype"] = "string"
         super().__init__(**kwargs)
         self.vocabulary, self.buckets, self.words = tuple(vocabulary), buckets, words
+        self.supports_jit = False  # XLA knows no strings
 
     def build(self, shape):
         if self.vocabulary:

@@ -2,6 +2,7 @@
 
 import keras
 
+from tfssl import copies
 from tfssl.errors import BadInput
 from tfssl.evaluate.finetune import finetune, reproducible
 from tfssl.evaluate.knn import knn
@@ -10,6 +11,8 @@ from tfssl.evaluate.linear import linear
 
 def random_encoder(encoder, seed=0):
     """A Keras model of the same architecture with new weights from its initialisers.
+
+    What layers learnt by `adapt` (input statistics, vocabularies) belongs to the architecture.
 
     Args:
         encoder: a Keras model (functional, sequential, or with a config it can be made from). What
@@ -26,12 +29,13 @@ def random_encoder(encoder, seed=0):
         )
     try:
         with reproducible(seed):
-            return keras.models.clone_model(encoder)
+            untrained = keras.models.clone_model(encoder)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise BadInput(
             f"{type(encoder).__name__} cannot be built again from its config: give a functional "
             "model, or one with get_config and from_config"
         ) from error
+    return copies.with_adapted(untrained, encoder)
 
 
 def random(encoder, train, test, protocols=None, seed=0):

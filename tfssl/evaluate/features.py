@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import savedmodel
+from tfssl import encoders, savedmodel
 from tfssl.errors import BadInput
+from tfssl.evaluate.finite import check_finite, check_weights
 from tfssl.evaluate.inputs import RANKS, input_specs, kind, refuse_misfits
 
 # From this many shapes on, one trace serves all further ones: a folder may hold any size.
@@ -36,7 +37,8 @@ def extract(encoder, examples, batch_size=256, key="", size=0, label="label", ke
             axes between batch and channels ([B, H, W, C], [B, N, C]) are averaged over them.
         examples: a `tf.data.Dataset` of example dicts or of (input, label), batched or not; a
             tuple (inputs, labels) of arrays (a list of inputs may hold several sizes); an array of
-            inputs; a dict of arrays. uint8 becomes float32 in [0, 1]; floats are taken as they are.
+            inputs; a dict of arrays. uint8 becomes float32 in [0, 1]; floats are taken as they are
+            (of pictures in [0, 1], also by Keras models that rescale 0..255: see `encoders.get`).
             `Features` are given back as they are, so that several protocols can share one pass.
         batch_size: for data sets that are not batched yet.
         key: which key of an example the encoder reads; "" chooses by the encoder's input shape.
@@ -50,7 +52,7 @@ def extract(encoder, examples, batch_size=256, key="", size=0, label="label", ke
 
     Raises:
         BadInput: no examples, no fitting input, inputs of other channels or (of fixed-length
-            sounds) another length, or features that are not finite numbers.
+            sounds) another length, or weights or features that are not finite numbers.
     """
     if isinstance(examples, Features):
         check_finite(examples.features)
@@ -149,8 +151,9 @@ def inference(encoder):
             # A strong reference in the closure would keep the model alive for ever.
             reference = weakref.ref(encoder)
             mode = {"training": False} if _takes_training(encoder.call) else {}
+            scale = encoders.BYTES if encoders.takes_bytes(encoder) else None
             _compiled[encoder] = traced(
-                lambda x: {"features": vectors(reference()(x, **mode))},
+                lambda x: {"features": vectors(reference()(scale * x if scale else x, **mode))},
             )
         return _compiled[encoder]
     if inspect.isfunction(encoder) or inspect.ismethod(encoder):
@@ -250,6 +253,7 @@ def vectors(output):
 
 def run(function, encoder, examples, batch_size, key, size, label, keep):
     """Runs `function` (batch -> dict of [B, ...]) over all examples, in order."""
+    check_weights(encoder)
     outputs, positions, columns = [], [], {}
     for x, extra, where in batches(encoder, examples, batch_size, key, size, label, keep):
         outputs.append({name: np.asarray(value) for name, value in function(x).items()})
@@ -269,17 +273,6 @@ def run(function, encoder, examples, batch_size, key, size, label, keep):
         results[name] = arrange(np.concatenate(parts))
         check_finite(results[name])
     return results, {name: arrange(np.concatenate(parts)) for name, parts in columns.items()}
-
-
-def check_finite(features):
-    if np.isfinite(features).all():
-        return
-    broken = ~np.isfinite(features).reshape(len(features), -1).all(axis=1)
-    raise BadInput(
-        f"the encoder gave NaN or infinite features for {broken.sum()} of {len(features)} "
-        f"examples (the first is number {int(np.argmax(broken))}): its weights have diverged "
-        "(train again with a lower learning rate) or that input holds no finite numbers"
-    )
 
 
 def refuse_other_widths(width, *parts):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import encoders
+from tfssl import copies, encoders
 from tfssl.errors import BadInput
 from tfssl.evaluate import features, order
 from tfssl.evaluate.knn import counts
@@ -224,9 +224,10 @@ def _cloned(encoder):
 @contextlib.contextmanager
 def trainable_copy(encoder):
     """A network that computes what `encoder` does and may be trained; `encoder` stays as it is."""
+    encoder = encoders.of_unit_range(encoder)
     copy = _cloned(encoder)
     if copy is not None:
-        copy.set_weights(encoder.get_weights())
+        copies.with_weights(copy, encoder)
         encoders.unfreeze(copy)
         yield copy
         return

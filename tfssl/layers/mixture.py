@@ -59,11 +59,11 @@ def units(encoder):
     sums = [layer for layer in encoder.layers if isinstance(layer, keras.layers.Add)]
     found = found[1:] if sums else found  # a ResNet's first tap is no unit but its stem
     for layer in sums:
-        after = [node.operation for node in layer._outbound_nodes]
+        after = list({node.operation for node in layer._outbound_nodes})
         alone = len(after) == 1 and isinstance(after[0], keras.layers.ReLU)
         found.append(after[0].name if alone else layer.name)
     found = [layer.name for layer in encoder.layers if layer.name in found]
-    model = keras.Model(encoder.input, [encoder.get_layer(name).output for name in found])
+    model = keras.Model(encoder.input, list(encoders.outputs_of(encoder, found).values()))
     rows = {}
     for name, spec in zip(found, model.compute_output_spec(_probe(encoder))):
         rows.setdefault(tuple(spec.shape), []).append(name)
@@ -77,8 +77,7 @@ def units(encoder):
 
 
 def _probe(encoder):
-    shape = [side or 64 for side in encoder.input_shape[1:]]  # any side survives five halvings
-    return keras.KerasTensor([2, *shape], dtype=encoder.input.dtype)
+    return encoders.with_sizes(encoder.input, encoders.side_for(encoder))
 
 
 def readers(encoder, penalty):
@@ -87,7 +86,7 @@ def readers(encoder, penalty):
     A reader is a model of its own over the same layers: features [B, D] of its own mixture, which
     is its deepest tap. `reader.get_layer("mixture")` holds its alpha.
     """
-    rows = [encoder.get_layer(name).output for name in units(encoder)]
+    rows = list(encoders.outputs_of(encoder, units(encoder)).values())
     trunk = encoders.get(keras.Model(encoder.input, rows[-1], name=encoder.name))
     last = encoders.tap_names(trunk)[-1]
     prefix = "block_" if last.startswith("block_") else "c"

@@ -5,6 +5,8 @@ import math
 import keras
 import tensorflow as tf
 
+from tfssl import copies
+
 
 class Momentum(keras.layers.Layer):
     """A slowly moving copy of built models; no gradient reaches it.
@@ -18,7 +20,7 @@ class Momentum(keras.layers.Layer):
 
     def __init__(self, *models, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.copies = [_copy(model) for model in models]
+        self.copies = [copies.with_weights(keras.models.clone_model(m), m) for m in models]
         pairs = [
             (theirs, ours)
             for model, copy in zip(models, self.copies)
@@ -52,9 +54,3 @@ def cosine_momentum(base, step, steps):
     """
     share = tf.clip_by_value(tf.cast(step, tf.float32) / float(steps), 0.0, 1.0)
     return 1.0 - (1.0 - base) * (tf.cos(share * math.pi) + 1.0) / 2.0
-
-
-def _copy(model):
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfssl import copies
 from tfssl.encoders.image import MEAN
 from tfssl.errors import BadInput
 
@@ -49,7 +50,7 @@ def with_sobel(encoder):
         )
     image = keras.Input(encoder.input_shape[1:], name="image")
     copy = keras.models.clone_model(encoder, input_tensors=Sobel(name="sobel")(image))
-    copy.set_weights(encoder.get_weights())
+    copies.with_weights(copy, encoder)
     last = copy.get_layer(encoder.output._keras_history.operation.name)
     # The first call of each copied layer is the one behind the Sobel layer.
     return keras.Model(image, last.output, name=f"sobel_{encoder.name}")

@@ -65,7 +65,8 @@ def soft_encoding(colours, centres, neighbours, sigma):
     Args:
         colours: [..., 2], ab of CIE Lab.
         centres: [Q, 2], the bins' ab.
-        neighbours: how many of the nearest centres share the mass (5 in the paper, 10 in its code).
+        neighbours: how many of the nearest centres share the mass (5 in the paper, 10 in its code);
+            all of them where there are fewer.
         sigma: of the Gaussian, in units of ab (5).
 
     Returns:
@@ -74,6 +75,7 @@ def soft_encoding(colours, centres, neighbours, sigma):
     centres = float32(centres)
     difference = float32(colours)[..., None, :] - centres
     squared = tf.reduce_sum(tf.square(difference), axis=-1)  # [..., Q]
+    neighbours = tf.minimum(neighbours, tf.shape(centres)[0])
     nearest, bins = tf.math.top_k(-squared, neighbours)
     shares = tf.nn.softmax(nearest / (2 * sigma**2))  # [..., neighbours]
     return tf.reduce_sum(shares[..., None] * tf.one_hot(bins, tf.shape(centres)[0]), axis=-2)

@@ -9,6 +9,11 @@ them sends back, which is exactly the derivative of that sum with respect to the
 
 import tensorflow as tf
 
+UNEQUAL = (
+    "The replicas do not share this batch equally: make batches of a multiple of their number, and "
+    "leave out a smaller last one (drop_remainder=True)."
+)
+
 
 def _context():
     """The replica context when there are several replicas, else None."""
@@ -21,6 +26,39 @@ def _context():
 def count():
     """How many replicas train together."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def share(x):
+    """How many examples the batch `x`, a nest of tensors, has on this replica."""
+    return tf.shape(tf.nest.flatten(x)[0])[0]
+
+
+def refuse_unequal(x, training=True):
+    """Lets a step fail whose batch `x` is not shared equally: every replica's loss weighs 1 / R.
+
+    In evaluation, where losses are weighted by their examples, no replica may be without any.
+    """
+    context = _context()
+    if context is not None:
+        shares = context.all_gather(share(x)[None], axis=0)
+        least = tf.reduce_max(shares) if training else 1
+        tf.debugging.assert_greater_equal(tf.reduce_min(shares), least, UNEQUAL)
+
+
+def everywhere(condition):
+    """Whether a bool scalar holds on every replica."""
+    context = _context()
+    if context is None:
+        return condition
+    holding = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(condition, tf.float32))
+    return tf.equal(holding, float(count()))
+
+
+def reducible(logs):
+    """Logs as Keras can join those of several workers: along axis 0, which scalars do not have."""
+    if tf.distribute.get_strategy().extended._in_multi_worker_mode():
+        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
+    return logs
 
 
 def gather(x):

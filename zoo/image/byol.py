@@ -1,11 +1,11 @@
 """Predict what a slow copy of the network makes of another view; nothing is pushed apart.
 
 Paper: Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning
-Authors: Jean-Bastien Grill, Florian Strub, Florent Altché, Corentin Tallec, Pierre H. Richemond
+Authors: Jean-Bastien Grill, Florian Strub, Florent Altché, Corentin Tallec, Pierre H. Richemond, Elena Buchatskaya, Carl Doersch, Bernardo Avila Pires, Zhaohan Daniel Guo, Mohammad Gheshlaghi Azar, Bilal Piot, Koray Kavukcuoglu, Rémi Munos, Michal Valko
 Venue: NeurIPS 2020
 URL: https://arxiv.org/abs/2006.07733
 Family: contrastive
-"""
+"""  # noqa: E501
 
 import functools
 import math
@@ -60,6 +60,14 @@ class BYOL(Method):
         self.predictor = layers.mlp(width, [hidden, width], name="predictor")
         self.target = layers.Momentum(encoder, self.projector)
         self.momentum, self.steps = momentum, steps
+        self.step = self.add_weight(
+            name="step",
+            shape=[],
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
 
     def call(self, x, training=False):
         # View by view, not folded: each gets batch statistics of its own, as in the released code.
@@ -75,8 +83,9 @@ class BYOL(Method):
         return normalised_mse(p[:, 0], z[:, 1]) + normalised_mse(p[:, 1], z[:, 0])  # equation 2
 
     def after_step(self):
-        step = self.optimizer.iterations - 1  # the first step is number 0
+        step = tf.convert_to_tensor(self.step)
         self.target.follow(layers.cosine_momentum(self.momentum, step, self.steps))
+        self.step.assign(step + 1)
 
 
 def recipe(

@@ -1,11 +1,11 @@
 """Match, from any crop of an image, what a slow, centred and sharpened teacher makes of its whole.
 
 Paper: Emerging Properties in Self-Supervised Vision Transformers
-Authors: Mathilde Caron, Hugo Touvron, Ishan Misra, Hervé Jégou, Julien Mairal, Piotr Bojanowski
+Authors: Mathilde Caron, Hugo Touvron, Ishan Misra, Hervé Jégou, Julien Mairal, Piotr Bojanowski, Armand Joulin
 Venue: ICCV 2021
 URL: https://arxiv.org/abs/2104.14294
 Family: contrastive
-"""
+"""  # noqa: E501
 
 import functools
 import math

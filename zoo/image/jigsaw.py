@@ -116,6 +116,10 @@ class Jigsaw(Method):
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.chance = math.log(orders)
 
+    def shown(self, x, y):
+        """Every tile and, below it, its number in the picture."""
+        return x, tf.gather(permutations(self.classifier.output_shape[-1], self.pieces), y)
+
     def towers(self, x, training=False):
         """The tiles' features side by side: [B, pieces * tile_width], slot after slot."""
         h = self.fc6(self.encoder(layers.fold(x), training=training), training=training)

@@ -122,6 +122,14 @@ class MAE(Method):
         hidden = tf.cast(restore >= self.visible, tf.float32)
         return {"patches": self.decoder(tokens, restore), "hidden": hidden}
 
+    def shown(self, x, y):
+        """The picture, and what is left of it."""
+        rank = tf.argsort(tf.argsort(x["noise"], axis=1), axis=1)
+        seen = tf.cast(rank < self.visible, tf.float32)[..., None]
+        left = patchify(x["image"], self.patch) * seen + 0.5 * (1 - seen)
+        rows = x["image"].shape[1] // self.patch
+        return {"image": x["image"], "visible": unpatchify(left, self.patch, rows)}, y
+
     def encode(self, images, keep, training=False):
         """Tokens [B, 1 + M, D]: of the class, and of the patches `keep` [B, M] alone."""
         layer = self.encoder.get_layer

@@ -65,9 +65,10 @@ class NAT(Method):
         order = tf.random.experimental.stateless_shuffle(tf.range(examples), [seed, 1])
         self.targets = self._state("targets", tf.math.l2_normalize(targets, axis=1), "float32")
         self.assignment = self._state("assignment", order, "int32")  # image -> target
+        self.step = self._state("step", tf.constant(0), "int32")
 
     def _state(self, name, value, dtype):
-        # Every replica writes the same gathered rows, so the first one's may stand for all.
+        # Every replica writes the same numbers, so the first one's may stand for all.
         return self.add_weight(
             name=name,
             shape=value.shape,
@@ -95,7 +96,7 @@ class NAT(Method):
         mine, size = replicas.offset(z), tf.shape(z)[0]
         z, target = replicas.gather(tf.stop_gradient(z)), replicas.gather(target)
         c = tf.gather(tf.convert_to_tensor(self.targets), target)
-        epoch = self.optimizer.iterations // self.steps
+        epoch = tf.convert_to_tensor(self.step) // self.steps
         best = tf.cond(
             tf.equal(epoch % self.permute, 0),
             lambda: assign(tf.matmul(z, c, transpose_b=True)),
@@ -111,6 +112,9 @@ class NAT(Method):
         c = tf.gather(tf.convert_to_tensor(self.targets), outputs["target"])
         squared = tf.math.squared_difference(outputs["z"], tf.stop_gradient(c))
         return tf.reduce_mean(tf.reduce_sum(squared, axis=1))  # equation 2, over b
+
+    def after_step(self):
+        self.step.assign(tf.convert_to_tensor(self.step) + 1)
 
 
 def recipe(

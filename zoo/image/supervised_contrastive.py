@@ -1,7 +1,7 @@
 """Views of one class attract each other: needs labels, and is an upper bound for the others.
 
 Paper: Supervised Contrastive Learning
-Authors: Prannay Khosla, Piotr Teterwak, Chen Wang, Aaron Sarna, Yonglong Tian, Phillip Isola
+Authors: Prannay Khosla, Piotr Teterwak, Chen Wang, Aaron Sarna, Yonglong Tian, Phillip Isola, Aaron Maschinot, Ce Liu, Dilip Krishnan
 Venue: NeurIPS 2020
 URL: https://arxiv.org/abs/2004.11362
 Family: contrastive
@@ -9,7 +9,7 @@ Family: contrastive
 The labels of the training split are used, by design (`views.uses`); data without labels is refused.
 So its numbers are no rival of self-supervised ones: they say what the network could have learned.
 The paper's second stage, a linear classifier on the frozen encoder, is the evaluation's.
-"""
+"""  # noqa: E501
 
 import functools
 

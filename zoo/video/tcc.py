@@ -79,7 +79,8 @@ def embedder(backbone, tap, width=512, dims=128, decay=1e-5):
         raise BadInput(
             f"tcc: tap={tap}: {backbone.name} has no map of that name; its taps are {known}."
         )
-    maps = keras.Model(backbone.input, backbone.get_layer(tap).output, name="frame_network")
+    maps = encoders.outputs_of(backbone, [tap])[tap]
+    maps = keras.Model(backbone.input, maps, name="frame_network")
     frames = keras.Input((None, *backbone.input_shape[1:]), name="frames")
     x = UnfoldFrames(name="c1")([maps(FoldFrames(name="fold")(frames)), frames])
     for name in ("c2", "c3"):
