@@ -405,7 +405,7 @@ def _golden_inputs(model):
     batch, side = {}, None
     for name, spec in _specs(model).items():
         free = {3: (GOLDEN_FRAMES,), 4: (), 5: (GOLDEN_FRAMES,)}.get(len(spec.shape), ())
-        if None in spec.shape[1:]:
+        if len(spec.shape) > 2 and None in spec.shape[1:]:
             side = side or encoders.side_for(model)
         sides = {2: (GOLDEN_SAMPLES,)}.get(len(spec.shape), (*free, side, side))
         shape = [GOLDEN_BATCH]
