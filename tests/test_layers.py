@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import layers
+from tfssl.layers.convolution import Conv3D
 from tfssl.layers.correlation import Correlation
 from tfssl.layers.cosines import Cosines
 from tfssl.layers.sobel import Sobel, with_sobel
@@ -180,3 +181,25 @@ def test_copies_keep_what_their_layers_learnt_by_adapt():
     model = keras.Model(text, keras.layers.Embedding(9, 2)(words(text)))
     asked = tf.constant(["red mouse", "cat"])
     np.testing.assert_array_equal(layers.Momentum(model)(asked), model(asked))
+
+
+@pytest.mark.parametrize("strides", [1, (1, 2, 2), 2, (2, 1, 1)])
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel", [3, (3, 1, 1), (5, 3, 3), (1, 3, 3)])
+def test_clips_are_convolved_alike_in_sixteen_bits_however_short_they_are(kernel, frames, strides):
+    random = np.random.default_rng(0)
+    x = random.normal(size=[4, frames, 7, 8, 16]).astype("float32")
+    found = []
+    for policy in ("float32", "mixed_bfloat16"):
+        inputs = keras.Input([None, None, 8, 16])
+        layer = Conv3D(16, kernel, strides, padding="same", dtype=policy)
+        model = keras.Model(inputs, layer(inputs))
+        weights = np.random.default_rng(1).normal(size=layer.kernel.shape) / 12
+        layer.kernel.assign(weights)
+        with tf.GradientTape() as tape:
+            y = tf.cast(model(x), tf.float32)
+            loss = tf.reduce_sum(y * tf.reshape(tf.cos(tf.range(float(tf.size(y)))), y.shape))
+        found.append((y, tape.gradient(loss, layer.kernel)))
+    for exact, short in zip(*found):
+        assert exact.shape == short.shape
+        np.testing.assert_allclose(short, exact, atol=0.02 * np.abs(exact).max())

@@ -41,7 +41,7 @@ def write_json(path, content):
 def claim(directory, call):
     """Reopens a run's folder for `call`, or sees that a new one can be made there.
 
-    Nothing is written; leftovers of a killed process are removed from a run's own folder.
+    Nothing is written.
 
     Returns:
         The content of run.json: of the earlier start of the same call, or what is to be written.
@@ -58,15 +58,45 @@ def claim(directory, call):
         for key, value in json.loads(json.dumps(call)).items():
             if run.get(key) != value:
                 raise BadInput(_difference(directory, key, run.get(key), value))
-        _tidy(directory)
         return run
     if directory.exists() and (not directory.is_dir() or any(_of_others(directory))):
         raise BadInput(
             f"--out {directory}: this is not a run of tfssl and not empty; give another folder."
         )
     refuse_unwritable(directory, f"--out {directory}")
-    _tidy(directory)
     return {**call, "versions": versions(), "host": host(), "started": now(), "finished": None}
+
+
+@contextlib.contextmanager
+def alone(directory):
+    """Holds a claimed folder for one process, and removes what killed ones have left in it.
+
+    Raises:
+        BadInput: another process trains there. Where the system knows no locks it is not noticed.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    here = os.open(directory, os.O_RDONLY)
+    try:
+        _lock(here, directory)
+        _tidy(directory)
+        yield
+    finally:
+        os.close(here)
+
+
+def _lock(here, directory):
+    try:
+        import fcntl
+
+        fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(
+            f"--out {directory}: another process is training there; wait for it, or give another "
+            "folder."
+        ) from None
+    except (ImportError, OSError):
+        pass
 
 
 def _of_others(directory):

@@ -1,5 +1,6 @@
 """`tfssl show` and `tfssl pretrain`: from a call to a trained, published encoder."""
 
+import contextlib
 import inspect
 import math
 import pathlib
@@ -110,13 +111,18 @@ def pretrain(
     record = rundir.claim(out, {key: value for key, value in call.items() if key != "call"})
     record.setdefault("call", call["call"])
     record.setdefault("uses", list(getattr(module.views, "uses", ())))  # annotation, by its keys
-    with sources.accepting(max_broken, told=teller()):  # recipes load their data themselves
-        # SMALL's epochs are for those who give no time.
-        asked = epochs is not None or any(word.startswith("epochs=") for word in set_ or ())
+    # SMALL's epochs are for those who give no time.
+    asked = epochs is not None or any(word.startswith("epochs=") for word in set_ or ())
+    most = arguments["epochs"] if asked else math.inf
+    several = strategy == "multiworker"  # who share the folder; the first of them writes
+    with (
+        contextlib.nullcontext() if several else rundir.alone(out),
+        sources.accepting(max_broken, told=teller()),  # recipes load their data themselves
+    ):
         try:
-            _train(module, record, out, quiet, arguments["epochs"] if asked else math.inf)
+            _train(module, record, out, quiet, most)
         except Exception:
-            if fresh:  # a corrected call is to find its folder free
+            if fresh and not several:  # a corrected call is to find its folder free
                 rundir.abandon(out)
             raise
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from tfssl.layers.convolution import Conv3D
 from tfssl.layers.normalisation import BatchNormalization
 
 MEAN = (0.485, 0.456, 0.406)
@@ -19,7 +20,7 @@ def normalise(x):
 
 def convolve(x, filters, kernel, name, strides=1):
     """Convolution of images, or in 3-D of clips, without bias, and its batch normalisation."""
-    layer = keras.layers.Conv2D if len(x.shape) == 4 else keras.layers.Conv3D
+    layer = keras.layers.Conv2D if len(x.shape) == 4 else Conv3D
     x = layer(
         filters,
         kernel,

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfssl import encoders, layers
 from tfssl.encoders.video import FoldFrames, UnfoldFrames
 from tfssl.errors import BadInput
+from tfssl.layers.convolution import Conv3D
 from tfssl.layers.normalisation import BatchNormalization
 from tfssl.method import Method, Run
 from tfssl.objectives import replicas, temporal
@@ -84,7 +85,7 @@ def embedder(backbone, tap, width=512, dims=128, decay=1e-5):
     frames = keras.Input((None, *backbone.input_shape[1:]), name="frames")
     x = UnfoldFrames(name="c1")([maps(FoldFrames(name="fold")(frames)), frames])
     for name in ("c2", "c3"):
-        x = keras.layers.Conv3D(width, 3, padding="same", name=f"{name}_conv", **l2)(x)
+        x = Conv3D(width, 3, padding="same", name=f"{name}_conv", **l2)(x)
         x = keras.layers.ReLU(name=name)(BatchNormalization(name=f"{name}_norm")(x))
     x = keras.layers.GlobalMaxPooling3D(name="pool")(x)
     for name in ("fc1", "fc2"):
