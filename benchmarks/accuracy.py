@@ -24,7 +24,7 @@ def flattened(source, dest):
     """Every picture below `source` in one folder, named so that no class shows."""
     from tfssl.pipelines.sources.folders import ENDINGS
 
-    pictures = (path for path in source.rglob("*") if path.suffix.lower() in ENDINGS["image"])
+    pictures = (path for path in source.rglob("*") if path.suffix[1:].lower() in ENDINGS["image"])
     for number, path in enumerate(sorted(pictures)):
         shutil.copy(path, dest / f"{hash_of(path)}{number:06d}{path.suffix}")
     return dest

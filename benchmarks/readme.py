@@ -73,8 +73,8 @@ def augmentation():
         f"Images per second on {found['cores']} cores, images already decoded and in memory. "
         f"Medians of {found['rounds']} alternating rounds; the ratio is the median of the rounds' "
         f"ratios, which vary by up to a factor of {max(map(spread, found['results'].values())):.1f}"
-        f". The machine was busy (load {found['load_before']:.0f}), which is why the ratio per "
-        "second of processor time stands beside: "
+        f". The load before was {found['load_before']:.1f}; the ratio per second of processor time "
+        "says the same where other programs want the cores too: "
         "`python benchmarks/augmentation.py --peer PYTHON`.",
     ]
 

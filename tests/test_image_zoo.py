@@ -112,3 +112,15 @@ def test_what_fell_below_its_untrained_network_has_a_cause():
     causes = json.loads((BENCHMARKS / "image_zoo_causes.json").read_text())
     below = {row["method"] for row in held.small if (held.gain(row) or 0) < 0}
     assert below <= set(causes)
+
+
+def test_a_flat_folder_has_every_picture_and_no_class(tmp_path):
+    for name in ("cat/1.jpg", "dog/1.JPG", "dog/2.png", "notes.txt"):
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "flat").mkdir()
+    flat = module("accuracy").flattened(tmp_path / "train", tmp_path / "flat")
+    found = {path.read_text(): path.name for path in flat.iterdir()}
+    assert set(found) == {"cat/1.jpg", "dog/1.JPG", "dog/2.png"}
+    assert not any("cat" in name or "dog" in name for name in found.values())
