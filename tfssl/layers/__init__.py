@@ -4,6 +4,7 @@ from tfssl.layers.heads import linear, mlp
 from tfssl.layers.momentum import Momentum, cosine_momentum
 from tfssl.layers.prototypes import Prototypes
 from tfssl.layers.queue import Queue
+from tfssl.layers.state import step_counter
 from tfssl.layers.views import fold, unfold
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "fold",
     "linear",
     "mlp",
+    "step_counter",
     "unfold",
 ]

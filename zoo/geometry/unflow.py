@@ -103,8 +103,7 @@ class UnFlow(Method):
         self.network = dense.expand(encoder)
         self.flow = dense.flow_model(self.network, FLOW_SCALE * FINEST)
         self.masking_from, self.scales = masking_from, tuple(zip(weights, radii))
-        state = {"dtype": "int32", "trainable": False, "aggregation": "only_first_replica"}
-        self.step = self.add_weight(name="step", shape=(), initializer="zeros", **state)
+        self.step = layers.step_counter(self)
 
     @property
     def published(self):

@@ -60,14 +60,7 @@ class BYOL(Method):
         self.predictor = layers.mlp(width, [hidden, width], name="predictor")
         self.target = layers.Momentum(encoder, self.projector)
         self.momentum, self.steps = momentum, steps
-        self.step = self.add_weight(
-            name="step",
-            shape=[],
-            dtype="int32",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self.step = layers.step_counter(self)
 
     def call(self, x, training=False):
         # View by view, not folded: each gets batch statistics of its own, as in the released code.

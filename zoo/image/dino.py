@@ -94,7 +94,7 @@ class DINO(Method):
         # Every replica writes the same numbers, so the first one's may stand for all.
         state = dict(initializer="zeros", trainable=False, aggregation="only_first_replica")
         self.centre = self.add_weight(name="centre", shape=[units], dtype="float32", **state)
-        self.step = self.add_weight(name="step", shape=[], dtype="int32", **state)
+        self.step = layers.step_counter(self)
         self.entropy, self.spread = map(keras.metrics.Mean, ("teacher_entropy", "teacher_spread"))
 
     @property

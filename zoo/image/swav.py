@@ -87,14 +87,7 @@ class SwAV(Method):
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.freeze_steps, self.queue_steps = freeze_steps, queue_steps
         self.chance = math.log(prototypes)
-        self.step = self.add_weight(
-            name="step",
-            shape=[],
-            dtype="int32",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self.step = layers.step_counter(self)
 
     def call(self, x, training=False):
         # Crops of one size pass the encoder together, all embeddings the projector (section 3.3).
